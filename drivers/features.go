@@ -1,0 +1,50 @@
+package drivers
+
+// Features is what a driver enforces on this host. The zero value enforces nothing; All enforces everything. Lower
+// rewrites what a driver lacks so that it never allows more.
+type Features struct {
+	Driver string // for people: "nftables"
+	Atomic bool   // each packet sees an old or a new State, never a mixture
+
+	IPv4, IPv6  bool
+	HostPolicy  bool // Normal policy of host endpoints
+	Forward     bool // applyOnForward
+	PreDNAT     bool
+	Untracked   bool
+	Log         bool
+	ICMPType    bool // ICMP type and code clauses
+	NotICMP     bool
+	NotProto    bool
+	NotNets     bool
+	NotPorts    bool
+	NotSets     bool
+	NamedPorts  bool // PortSets and NotPortSets
+	Services    bool
+	HTTP        bool    // an L7 enforcer is there
+	SCTP        bool    // ports of SCTP
+	AnyProto    bool    // protocols other than TCP, UDP, SCTP, ICMP and ICMPv6
+	SourceCheck bool    // anti-spoofing
+	Encaps      []Encap // how packets may reach other nodes
+	Masquerade  bool
+	CutFlows    bool
+}
+
+// AllFeatures returns Features that have everything; a driver starts from it and takes away what it lacks.
+func AllFeatures(driver string) Features {
+	return Features{
+		Driver: driver, Atomic: true, IPv4: true, IPv6: true, HostPolicy: true, Forward: true, PreDNAT: true,
+		Untracked: true, Log: true, ICMPType: true, NotICMP: true, NotProto: true, NotNets: true, NotPorts: true,
+		NotSets: true, NamedPorts: true, Services: true, HTTP: true, SCTP: true, AnyProto: true, SourceCheck: true,
+		Encaps: []Encap{EncapNone, EncapIPIP, EncapVXLAN, EncapWireGuard}, Masquerade: true, CutFlows: true,
+	}
+}
+
+// HasEncap reports whether e is in Encaps.
+func (f Features) HasEncap(e Encap) bool {
+	for _, x := range f.Encaps {
+		if x == e {
+			return true
+		}
+	}
+	return false
+}
