@@ -1,0 +1,60 @@
+# The commands of this repository. `make` alone lists them.
+
+GO      ?= go
+BIN     := bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# Kernel tests need root: they make network namespaces of their own and never touch the host's rules.
+ROOT    := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E env "PATH=$$PATH")
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Build bin/tortie and bin/tortie-lab
+	@scripts/deps.sh build
+	@echo "== build"
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie ./cmd/tortie
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie-lab ./cmd/tortie-lab
+
+demo: build ## Two nodes and six workloads on this machine: policies, an explained denial, a killed agent (about a minute)
+	@scripts/deps.sh run
+	$(ROOT) $(BIN)/tortie-lab demo
+
+lab: build ## The demo's nodes and workloads, left running, with hints what to try
+	@scripts/deps.sh run
+	$(ROOT) $(BIN)/tortie-lab up
+
+check: ## Everything that needs no kernel: format, vet, lint, builds for every platform
+	@scripts/deps.sh test
+	@echo "== gofmt"
+	@bad=$$(git ls-files '*.go' | xargs gofmt -l); [ -z "$$bad" ] || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
+	@echo "== go mod tidy"
+	@$(GO) mod tidy -diff
+	@echo "== vet: linux, windows"
+	@$(GO) vet ./...
+	@GOOS=windows $(GO) vet ./...
+	@echo "== staticcheck"
+	@$(GO) tool staticcheck ./...
+	@echo "== build: linux/amd64, linux/arm64, windows/amd64, without the embedded store"
+	@GOOS=linux GOARCH=amd64 CGO_ENABLED=0 $(GO) build ./...
+	@GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build ./...
+	@GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build ./...
+	@CGO_ENABLED=0 $(GO) build -tags noembed ./...
+	@echo "== shell scripts"
+	@bash -n scripts/*.sh .ci/run
+
+test: ## Every test, with the race detector, on the real kernel (needs root; about five minutes)
+	@scripts/deps.sh test
+	$(ROOT) $(GO) test -race -timeout 10m ./...
+
+fuzz: ## Each fuzz target for FUZZTIME (default 30s)
+	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
+
+vuln: ## Known vulnerabilities in what we depend on (needs the Internet)
+	$(GO) tool govulncheck ./...
+
+clean: ## Remove what was built, and what an interrupted lab left behind
+	@[ ! -x $(BIN)/tortie-lab ] || $(ROOT) $(BIN)/tortie-lab clean
+	rm -rf $(BIN)
+
+.PHONY: help build demo lab check test fuzz vuln clean
