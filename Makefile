@@ -14,7 +14,7 @@ build: ## Build bin/tortie and bin/tortie-lab
 	@scripts/deps.sh build
 	@echo "== build"
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie ./cmd/tortie
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie-lab ./cmd/tortie-lab
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie-lab ./test/lab/tortie-lab
 
 demo: build ## Two nodes and six workloads on this machine: policies, an explained denial, a killed agent (about a minute)
 	@scripts/deps.sh run
