@@ -12,21 +12,23 @@ import (
 // start time tells the process from a later one of the same pid. prefix must hold no '-'.
 func UniqueName(prefix string) string {
 	pid := os.Getpid()
-	return fmt.Sprintf("%s-%d-%s-%08x", prefix, pid, startTime(pid), rand.Uint32())
+	return fmt.Sprintf("%s-%d-%s-%08x", prefix, pid, StartTime(pid), rand.Uint32())
 }
 
-// orphaned reports whether name was made by UniqueName with this prefix in a process that is gone.
-func orphaned(name, prefix string) bool {
-	f := strings.Split(name, "-")
+// Orphaned reports whether name was made by UniqueName with this prefix in a process that is gone. What follows a dot in
+// the name does not count: a process may make several names from one.
+func Orphaned(name, prefix string) bool {
+	base, _, _ := strings.Cut(name, ".")
+	f := strings.Split(base, "-")
 	if len(f) != 4 || f[0] != prefix {
 		return false
 	}
 	pid, err := strconv.Atoi(f[1])
-	return err == nil && startTime(pid) != f[2]
+	return err == nil && StartTime(pid) != f[2]
 }
 
-// startTime gives the start time of a process in clock ticks since boot, in base 36; "" if there is no such process.
-func startTime(pid int) string {
+// StartTime gives the start time of a process in clock ticks since boot, in base 36; "" if there is no such process.
+func StartTime(pid int) string {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""

@@ -133,7 +133,7 @@ func Sweep(prefix string) ([]string, error) {
 	var names []string
 	var errs []error
 	for _, e := range entries {
-		if !orphaned(e.Name(), prefix) {
+		if !Orphaned(e.Name(), prefix) {
 			continue
 		}
 		if err := Delete(e.Name()); err != nil {
