@@ -1,6 +1,9 @@
 package drivers
 
-import "slices"
+import (
+	"iter"
+	"slices"
+)
 
 // chunkLen is how many keys a chunk holds at most; a change copies the chunks that it touches, and the list of chunks.
 const chunkLen = 256
@@ -43,6 +46,25 @@ func (s keys[K]) floor(k K, cmp func(a, b K) int) (K, bool) {
 		return zero, false
 	}
 	return c[i-1], true
+}
+
+// from yields the keys that are not below k, in order.
+func (s keys[K]) from(k K, cmp func(a, b K) int) iter.Seq[K] {
+	return func(yield func(K) bool) {
+		if s.n == 0 {
+			return
+		}
+		first := s.find(k, cmp)
+		i, _ := slices.BinarySearchFunc(s.chunks[first], k, cmp)
+		for _, c := range s.chunks[first:] {
+			for _, x := range c[i:] {
+				if !yield(x) {
+					return
+				}
+			}
+			i = 0
+		}
+	}
 }
 
 // with returns s with the keys of add and without those of del that are not in add; count is told of each key that

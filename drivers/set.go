@@ -162,6 +162,43 @@ func (s *Set) ContainsPort(a netip.Addr, proto uint8, port uint16) bool {
 	return s.kind == SetPort && a.IsValid() && s.Has(PortMember(a, proto, port))
 }
 
+// Covering returns the member of a SetNet that p lies within, if there is one; that may be p itself.
+func (s *Set) Covering(p netip.Prefix) (m Member, ok bool) {
+	if s.kind != SetNet {
+		return Member{}, false
+	}
+	if p.Addr().Is4() {
+		k, found := s.v4.floor(s.pack4(Member{Prefix: p}), cmp.Compare[uint64])
+		m, ok = s.unpack4(k), found
+	} else {
+		k, found := s.v6.floor(s.pack6(Member{Prefix: p}), cmp6)
+		m, ok = s.unpack6(k), found
+	}
+	return m, ok && m.Prefix.Bits() <= p.Bits() && m.Prefix.Contains(p.Addr())
+}
+
+// Within yields, in order, the members of a SetNet that lie within p (masked), p itself included.
+func (s *Set) Within(p netip.Prefix) iter.Seq[Member] {
+	return func(yield func(Member) bool) {
+		first := Member{Prefix: p}
+		switch {
+		case s.kind != SetNet:
+		case p.Addr().Is4():
+			for k := range s.v4.from(s.pack4(first), cmp.Compare[uint64]) {
+				if m := s.unpack4(k); !p.Contains(m.Prefix.Addr()) || !yield(m) {
+					return
+				}
+			}
+		default:
+			for k := range s.v6.from(s.pack6(first), cmp6) {
+				if m := s.unpack6(k); !p.Contains(m.Prefix.Addr()) || !yield(m) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // All yields the members in order, IPv4 first.
 func (s *Set) All() iter.Seq[Member] {
 	return func(yield func(Member) bool) {

@@ -119,3 +119,43 @@ func TestSetPrefixes(t *testing.T) {
 		t.Errorf("JSON there and back: %v\n%s", err, b)
 	}
 }
+
+// TestSetCoveringAndWithin compares both with a look at every member.
+func TestSetCoveringAndWithin(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	prefix := func() netip.Prefix {
+		if rng.IntN(2) == 0 {
+			a := netip.AddrFrom4([4]byte{10, byte(rng.IntN(4)), byte(rng.IntN(8)), byte(rng.IntN(256))})
+			return netip.PrefixFrom(a, 8+rng.IntN(25)).Masked()
+		}
+		b := [16]byte{0: 0xfd, 7: byte(rng.IntN(4)), 15: byte(rng.IntN(256))}
+		return netip.PrefixFrom(netip.AddrFrom16(b), 40+rng.IntN(89)).Masked()
+	}
+	for round := range 50 {
+		var ms []Member
+		for range rng.IntN(700) {
+			if p := prefix(); round%2 == 0 || p.IsSingleIP() || p.Bits() > 22 {
+				ms = append(ms, NetMember(p))
+			}
+		}
+		s := NewSet(SetNet, ms...)
+		for range 50 {
+			p := prefix()
+			var covering, within []Member
+			for m := range s.All() {
+				if m.Prefix.Overlaps(p) && m.Prefix.Bits() <= p.Bits() {
+					covering = append(covering, m)
+				}
+				if m.Prefix.Overlaps(p) && m.Prefix.Bits() >= p.Bits() {
+					within = append(within, m)
+				}
+			}
+			if got := slices.Collect(s.Within(p)); !slices.Equal(got, within) {
+				t.Fatalf("Within(%v) = %v, want %v", p, got, within)
+			}
+			if got, ok := s.Covering(p); ok != (len(covering) == 1) || ok && got != covering[0] {
+				t.Fatalf("Covering(%v) = %v, %v, want %v", p, got, ok, covering)
+			}
+		}
+	}
+}
