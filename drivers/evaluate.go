@@ -412,8 +412,12 @@ func (w *walk) early(stage Stage, e *Endpoint, in bool, l *TierList, p Packet) r
 	return r
 }
 
-// conntrack is step 5. A packet that is not to be tracked comes with CTUntracked.
+// conntrack is step 5. What an untracked policy allowed is never looked up in the flow table, whatever the table holds:
+// the stages of workloads judge such a packet by itself.
 func (w *walk) conntrack() result {
+	if w.trace.NoTrack {
+		return next
+	}
 	switch w.p.CT {
 	case CTNew, CTUntracked:
 		return next
