@@ -67,14 +67,16 @@ func (i *iface) add(e *Endpoint) {
 func NewEvaluator(s *State) *Evaluator {
 	v := &Evaluator{s: s, ifaces: make(map[string]iface, len(s.Endpoints)), tunnels: new([EncapWireGuard + 1]bool)}
 	for _, r := range s.Routes {
-		if int(r.Encap) < len(v.tunnels) {
+		if r != nil && int(r.Encap) < len(v.tunnels) {
 			v.tunnels[r.Encap] = true
 		}
 	}
 	for _, e := range s.Endpoints {
-		i := v.ifaces[e.Iface]
-		i.add(e)
-		v.ifaces[e.Iface] = i
+		if e != nil {
+			i := v.ifaces[e.Iface]
+			i.add(e)
+			v.ifaces[e.Iface] = i
+		}
 	}
 	return v
 }
@@ -85,7 +87,7 @@ func (v *Evaluator) iface(name string) iface {
 	}
 	var i iface
 	for _, e := range v.s.Endpoints {
-		if e.Iface == name {
+		if e != nil && e.Iface == name {
 			i.add(e)
 		}
 	}
@@ -98,7 +100,7 @@ func (v *Evaluator) uses(e Encap) bool {
 		return v.tunnels[e]
 	}
 	for _, r := range v.s.Routes {
-		if r.Encap == e {
+		if r != nil && r.Encap == e {
 			return true
 		}
 	}
@@ -310,7 +312,7 @@ func (w *walk) tunnel() result {
 		remote, ep = w.p.Dst, w.to.ep
 	}
 	for _, peer := range w.s.Peers {
-		if hasAddr(peer.Addrs, remote) {
+		if peer != nil && hasAddr(peer.Addrs, remote) {
 			return w.say(allowed, StageSource, ep, in, "tunnel packet of a peer")
 		}
 	}
