@@ -1,0 +1,252 @@
+// Package config is the agent's configuration: one small file, read strictly, and the flags that cmd lays over it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tortie/tortie/drivers"
+)
+
+// Config is everything that an operator can say to an agent. Default has the values for what isn't said.
+type Config struct {
+	// NodeName is the name of this node in the store; the host's name unless it is said.
+	NodeName string `json:"nodeName,omitempty"`
+	// NodeAddresses are this node's addresses with the prefix length of their network, at most one per family; those of
+	// the interface with the default route unless they are said.
+	NodeAddresses []netip.Prefix `json:"nodeAddresses,omitempty"`
+	// Driver names the dataplane; "auto" takes the first that works on this host.
+	Driver string `json:"driver,omitempty"`
+	// Store is how the store is reached.
+	Store Store `json:"store,omitempty"`
+
+	// StateDir holds what must outlive a reboot: the ledger and the last State.
+	StateDir string `json:"stateDir,omitempty"`
+	// RunDir holds what must not: the lock, the socket.
+	RunDir string `json:"runDir,omitempty"`
+	// Socket is where the agent listens; agent.sock in RunDir unless it is said.
+	Socket string `json:"socket,omitempty"`
+	// SocketGroup is the id of a group that may use the socket beside root; 0 = none.
+	SocketGroup uint32 `json:"socketGroup,omitempty"`
+	// Listen is where health and metrics are served; "" = nowhere.
+	Listen string `json:"listen,omitempty"`
+
+	// InterfacePrefix begins the names of workload interfaces. An interface with such a name that is no workload's
+	// passes nothing.
+	InterfacePrefix string `json:"interfacePrefix,omitempty"`
+	// MTU is that of workload interfaces, in bytes; 0 = the driver's choice.
+	MTU int `json:"mtu,omitempty"`
+	// EndpointToHost says what becomes of packets from workloads to their own host, after their egress policy: Drop,
+	// Accept, or Return (the host endpoint's policy decides).
+	EndpointToHost string `json:"endpointToHost,omitempty"`
+	// FailsafeIn and FailsafeOut are traffic of the host which no policy may stop: "tcp:22", or "tcp:22:192.0.2.0/24".
+	FailsafeIn  []Failsafe `json:"failsafeIn"`
+	FailsafeOut []Failsafe `json:"failsafeOut"`
+	// CutEstablished lets a changed policy cut connections that it no longer allows.
+	CutEstablished bool `json:"cutEstablished,omitempty"`
+	// AllowEncapFromWorkloads lets workloads send IPIP and VXLAN of their own.
+	AllowEncapFromWorkloads bool `json:"allowEncapFromWorkloads,omitempty"`
+
+	// ResyncInterval is how long a round of comparing the whole dataplane with what it must hold takes; 0 = never.
+	ResyncInterval Duration `json:"resyncInterval,omitempty"`
+	// InspectInterval is how often the agent looks for foreign rules that are in the way; 0 = only when asked.
+	InspectInterval Duration `json:"inspectInterval,omitempty"`
+	// PersistDelay is how long changes are collected before the State is written to StateDir.
+	PersistDelay Duration `json:"persistDelay,omitempty"`
+	// ApplyTimeout bounds one change of the dataplane.
+	ApplyTimeout Duration `json:"applyTimeout,omitempty"`
+	// BootIDFile holds an id that is new after each boot of the host.
+	BootIDFile string `json:"bootIDFile,omitempty"`
+
+	// LogLevel is debug, info, warn or error.
+	LogLevel slog.Level `json:"logLevel,omitempty"`
+	// LogFormat is text or json.
+	LogFormat string `json:"logFormat,omitempty"`
+}
+
+// Store is how the store is reached.
+type Store struct {
+	// Endpoints are "unix:///path", "http://host:port" or "https://host:port".
+	Endpoints []string `json:"endpoints,omitempty"`
+	// CAFile holds the certificates that the store's own is checked with; CertFile and KeyFile are the agent's.
+	CAFile   string `json:"caFile,omitempty"`
+	CertFile string `json:"certFile,omitempty"`
+	KeyFile  string `json:"keyFile,omitempty"`
+	// ServerName is the name in the store's certificate, if it isn't that of the endpoint.
+	ServerName string `json:"serverName,omitempty"`
+	// Username and PasswordFile are for a store that asks for them.
+	Username     string `json:"username,omitempty"`
+	PasswordFile string `json:"passwordFile,omitempty"`
+}
+
+// Duration is written "90s" or "1h30m".
+type Duration time.Duration
+
+// UnmarshalText reads what time.ParseDuration does.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// Default returns the values for what isn't said. NodeName is the host's.
+func Default() Config {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "" // Validate asks for a name then
+	}
+	return Config{
+		NodeName: strings.ToLower(host),
+		Driver:   "auto",
+		Store:    Store{Endpoints: []string{"unix:///run/tortie/store.sock"}},
+		StateDir: "/var/lib/tortie",
+		RunDir:   "/run/tortie",
+		Listen:   "127.0.0.1:9091",
+
+		InterfacePrefix: "tort",
+		EndpointToHost:  "Drop",
+		FailsafeIn:      failsafes([]uint16{22, 179, 2379, 2380, 5473, 6443, 6666, 6667}, 68),
+		FailsafeOut:     failsafes([]uint16{179, 2379, 2380, 5473, 6443, 6666, 6667}, 53, 67),
+
+		ResyncInterval:  Duration(5 * time.Minute),
+		InspectInterval: Duration(5 * time.Minute),
+		PersistDelay:    Duration(5 * time.Second),
+		ApplyTimeout:    Duration(time.Minute),
+		BootIDFile:      "/proc/sys/kernel/random/boot_id",
+		LogFormat:       "text",
+	}
+}
+
+func failsafes(tcp []uint16, udp ...uint16) []Failsafe {
+	var out []Failsafe
+	for _, p := range tcp {
+		out = append(out, Failsafe{Proto: protoTCP, Port: p})
+	}
+	for _, p := range udp {
+		out = append(out, Failsafe{Proto: protoUDP, Port: p})
+	}
+	return out
+}
+
+// SocketPath is Socket, or where it is if it isn't said.
+func (c Config) SocketPath() string {
+	if c.Socket != "" {
+		return c.Socket
+	}
+	return filepath.Join(c.RunDir, "agent.sock")
+}
+
+var toHost = map[string]drivers.EndpointToHost{
+	"Drop": drivers.ToHostDrop, "Accept": drivers.ToHostAccept, "Return": drivers.ToHostReturn,
+}
+
+// Node is what c says of the node, for a State; addrs are its addresses.
+func (c Config) Node(addrs []netip.Prefix) drivers.Node {
+	n := drivers.Node{
+		Name: c.NodeName, MTU: c.MTU, WorkloadPrefixes: []string{c.InterfacePrefix}, EndpointToHost: toHost[c.EndpointToHost],
+		CutEstablished: c.CutEstablished, AllowEncapFromWorkloads: c.AllowEncapFromWorkloads,
+	}
+	for _, a := range addrs {
+		n.Addresses = append(n.Addresses, a.Addr())
+	}
+	for _, f := range c.FailsafeIn {
+		n.FailsafeIn = append(n.FailsafeIn, drivers.Failsafe(f))
+	}
+	for _, f := range c.FailsafeOut {
+		n.FailsafeOut = append(n.FailsafeOut, drivers.Failsafe(f))
+	}
+	return n
+}
+
+// Validate returns all that is wrong with c.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
+	}
+	if !dnsName(c.NodeName) {
+		bad("nodeName", "%q is no name for a node: want lower-case letters, digits, '-' and '.'", c.NodeName)
+	}
+	families := map[bool]bool{}
+	for _, a := range c.NodeAddresses {
+		if !a.IsValid() || a.Addr().IsUnspecified() || a.Addr().IsLoopback() || a.Addr().Is4In6() || families[a.Addr().Is4()] {
+			bad("nodeAddresses", "%s: want at most one address of each family, with a prefix length, and not a loopback one", a)
+		}
+		families[a.Addr().Is4()] = true
+	}
+	for field, v := range map[string]string{"driver": c.Driver, "stateDir": c.StateDir, "runDir": c.RunDir, "bootIDFile": c.BootIDFile} {
+		if v == "" {
+			bad(field, "may not be empty")
+		}
+	}
+	if n := len(c.InterfacePrefix); n < 1 || n > 8 || strings.ContainsAny(c.InterfacePrefix, " /%\"\\*+") {
+		bad("interfacePrefix", "%q: want 1 to 8 letters, so that there is room for a hash", c.InterfacePrefix)
+	}
+	if c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535) {
+		bad("mtu", "%d: want 1280 to 65535, or 0 for the driver's choice", c.MTU)
+	}
+	if _, ok := toHost[c.EndpointToHost]; !ok {
+		bad("endpointToHost", "%q: want Drop, Accept or Return", c.EndpointToHost)
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		bad("logFormat", "%q: want text or json", c.LogFormat)
+	}
+	if c.Listen != "" {
+		if _, err := net.ResolveTCPAddr("tcp", c.Listen); err != nil {
+			bad("listen", "%v", err)
+		}
+	}
+	for field, d := range map[string]Duration{"resyncInterval": c.ResyncInterval, "inspectInterval": c.InspectInterval, "persistDelay": c.PersistDelay} {
+		if d < 0 {
+			bad(field, "%v: may not be negative", time.Duration(d))
+		}
+	}
+	if c.ApplyTimeout < Duration(time.Second) {
+		bad("applyTimeout", "%v: want a second or more", time.Duration(c.ApplyTimeout))
+	}
+	errs = append(errs, c.Store.validate()...)
+	return errors.Join(errs...)
+}
+
+func (s Store) validate() []error {
+	var errs []error
+	if len(s.Endpoints) == 0 {
+		errs = append(errs, errors.New("store.endpoints: want one or more"))
+	}
+	for _, e := range s.Endpoints {
+		scheme, rest, ok := strings.Cut(e, "://")
+		if !ok || rest == "" || scheme != "unix" && scheme != "http" && scheme != "https" {
+			errs = append(errs, fmt.Errorf("store.endpoints: %q: want unix:///path, http://host:port or https://host:port", e))
+		}
+	}
+	if (s.CertFile == "") != (s.KeyFile == "") {
+		errs = append(errs, errors.New("store.certFile, store.keyFile: one is of no use without the other"))
+	}
+	if (s.Username == "") != (s.PasswordFile == "") {
+		errs = append(errs, errors.New("store.username, store.passwordFile: one is of no use without the other"))
+	}
+	return errs
+}
+
+// dnsName reports whether s may be the name of a resource.
+func dnsName(s string) bool {
+	if len(s) == 0 || len(s) > 253 {
+		return false
+	}
+	for _, label := range strings.Split(s, ".") {
+		if label == "" || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,155 @@
+package config
+
+import (
+	"encoding/json"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"sigs.k8s.io/yaml"
+
+	"github.com/tortie/tortie/drivers"
+)
+
+var equate = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
+
+func TestDefaultIsValid(t *testing.T) {
+	c := Default()
+	c.NodeName = "node1" // the host's may be anything
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	if c.SocketPath() != "/run/tortie/agent.sock" {
+		t.Error(c.SocketPath())
+	}
+	if n := reflect.TypeOf(c).NumField() - 1 + reflect.TypeOf(c.Store).NumField(); n >= 40 {
+		t.Errorf("%d knobs, want fewer than 40", n)
+	}
+}
+
+func TestParse(t *testing.T) {
+	c, err := Parse([]byte(`
+nodeName: node1
+nodeAddresses: [192.0.2.1/24, 2001:db8::1/64]
+store:
+  endpoints: [https://a:2379]
+  caFile: /ca
+endpointToHost: Return
+failsafeIn: ["tcp:22", "udp:68:10.1.2.3/8", "tcp:1:2001:db8::/32"]
+failsafeOut: []
+resyncInterval: 1m30s
+logLevel: debug
+socket: /x
+mtu: 1400
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	want := Default()
+	want.NodeName, want.MTU, want.Socket, want.EndpointToHost, want.LogLevel = "node1", 1400, "/x", "Return", -4
+	want.NodeAddresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")}
+	want.Store = Store{Endpoints: []string{"https://a:2379"}, CAFile: "/ca"}
+	want.ResyncInterval = Duration(90 * time.Second)
+	want.FailsafeIn = []Failsafe{{Proto: 6, Port: 22}, {Proto: 17, Port: 68, Net: netip.MustParsePrefix("10.0.0.0/8")},
+		{Proto: 6, Port: 1, Net: netip.MustParsePrefix("2001:db8::/32")}}
+	want.FailsafeOut = []Failsafe{}
+	if d := cmp.Diff(want, c, equate); d != "" {
+		t.Error(d)
+	}
+	n := c.Node(c.NodeAddresses)
+	if n.EndpointToHost != drivers.ToHostReturn || n.MTU != 1400 || len(n.Addresses) != 2 || n.FailsafeIn[0].Port != 22 ||
+		len(n.FailsafeOut) != 0 || n.WorkloadPrefixes[0] != "tort" {
+		t.Errorf("%+v", n)
+	}
+}
+
+func TestWhatIsWrittenCanBeRead(t *testing.T) {
+	want := Default()
+	b, err := yaml.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(b)
+	if d := cmp.Diff(want, got, equate); d != "" || err != nil {
+		t.Errorf("%v %s", err, d)
+	}
+}
+
+func TestParseErrors(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"nodename: a", "unknown key nodename, did you mean nodeName?"},
+		{"mtuu: 1\nstatDir: /x", "unknown key mtuu, did you mean mtu?\nunknown key statDir, did you mean stateDir?"},
+		{"store: {endpoint: [a]}", "unknown key store.endpoint, did you mean endpoints?"},
+		{"zzzzzzzzzz: 1", "unknown key zzzzzzzzzz (known: allowEncapFromWorkloads, "},
+		{"mtu: big", "mtu: a string doesn't fit here"},
+		{"mtu: 1\nmtu: 2", `key "mtu" already set`},
+		{"resyncInterval: 10 parsecs", "unknown unit"},
+		{"failsafeIn: [icmp]", `failsafe "icmp": want PROTOCOL:PORT`},
+		{"failsafeIn: ['tcp:70000']", `failsafe "tcp:70000": want`},
+		{"failsafeIn: ['tcp:7:10.0.0.1']", `failsafe "tcp:7:10.0.0.1"`},
+		{"nodeAddresses: [10.0.0.1]", "no '/'"},
+		{"- a\n- b", "want key: value lines"},
+		{"a: b: c", "mapping values"},
+	} {
+		if _, err := Parse([]byte(c.in)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v, want %q", c.in, err, c.want)
+		}
+	}
+}
+
+func TestValidateTellsAll(t *testing.T) {
+	c := Config{NodeName: "Not A Name", NodeAddresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("10.0.0.1/8")},
+		InterfacePrefix: "muchtoolong", MTU: 5, EndpointToHost: "drop", Listen: "nowhere", ResyncInterval: -1,
+		Store: Store{Endpoints: []string{"ftp://x"}, CertFile: "x", Username: "y"}}
+	err := c.Validate()
+	if err == nil {
+		t.Fatal("nothing is wrong")
+	}
+	for _, field := range []string{"nodeName", "nodeAddresses", "interfacePrefix", "mtu", "endpointToHost", "logFormat", "listen",
+		"resyncInterval", "driver", "stateDir", "runDir", "bootIDFile", "applyTimeout", "store.endpoints", "store.certFile", "store.username"} {
+		if !strings.Contains(err.Error(), field+":") && !strings.Contains(err.Error(), field+",") {
+			t.Errorf("nothing about %s in:\n%v", field, err)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	if _, err := Load(path); err == nil {
+		t.Error("a missing file is no error")
+	}
+	if err := os.WriteFile(path, []byte("# nothing is said\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path)
+	if d := cmp.Diff(Default(), c, equate); d != "" || err != nil {
+		t.Errorf("%v %s", err, d)
+	}
+}
+
+func FuzzFailsafe(f *testing.F) {
+	f.Add("tcp:22")
+	f.Add("udp:53:2001:db8::/32")
+	f.Fuzz(func(t *testing.T, s string) {
+		var a, b Failsafe
+		if a.UnmarshalText([]byte(s)) != nil {
+			return
+		}
+		out, err := json.Marshal(a)
+		if err == nil {
+			err = json.Unmarshal(out, &b)
+		}
+		if err != nil || a != b {
+			t.Errorf("%q became %v, then %s, then %v: %v", s, a, out, b, err)
+		}
+	})
+}
