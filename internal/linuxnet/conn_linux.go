@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	vns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/tortie/tortie/internal/netns"
@@ -20,7 +22,11 @@ type Conn struct {
 	// strict asks for dumps with NETLINK_GET_STRICT_CHK, by which the kernel filters routes by protocol itself.
 	// Neighbour dumps of the library are refused with it.
 	strict *netlink.Handle
+	raw    map[int]*nl.SocketHandle // for requests that the library has no function for
 }
+
+// answerTime is how long the kernel may take over a request: one that is never answered must not hold the caller for good.
+const answerTime = 30 * time.Second
 
 // Open opens the networking of ns, which must stay open for as long as the Conn is.
 func Open(ns *netns.Ns) (*Conn, error) {
@@ -32,15 +38,22 @@ func Open(ns *netns.Ns) (*Conn, error) {
 		if c.strict, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 			return err
 		}
-		return c.strict.SetStrictCheck(true)
+		if err := c.strict.SetStrictCheck(true); err != nil {
+			return err
+		}
+		s, err := nl.GetNetlinkSocketAt(vns.None(), vns.None(), unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		c.raw = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
+		return s.SetReceiveTimeout(&unix.Timeval{Sec: int64(answerTime.Seconds())})
 	})
 	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("opening netlink: %w", err)
 	}
-	// A request that the kernel never answers must not hold up the caller for good.
 	for _, h := range []*netlink.Handle{c.h, c.strict} {
-		if err := h.SetSocketTimeout(30 * time.Second); err != nil {
+		if err := h.SetSocketTimeout(answerTime); err != nil {
 			c.Close()
 			return nil, fmt.Errorf("opening netlink: %w", err)
 		}
@@ -55,6 +68,15 @@ func (c *Conn) Close() {
 			h.Close()
 		}
 	}
+	for _, s := range c.raw {
+		s.Close()
+	}
+}
+
+func (c *Conn) request(typ, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(typ, flags)
+	req.Sockets = c.raw
+	return req
 }
 
 // Ns is the namespace that the Conn was opened at.

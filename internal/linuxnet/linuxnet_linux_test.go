@@ -18,6 +18,9 @@ import (
 	"github.com/tortie/tortie/internal/netns/netnstest"
 )
 
+// protocol marks the routes and neighbours of these tests.
+const protocol = 84
+
 func open(t testing.TB, ns *netns.Ns) *linuxnet.Conn {
 	t.Helper()
 	c, err := linuxnet.Open(ns)
@@ -118,9 +121,12 @@ func TestAddrsAndNeighs(t *testing.T) {
 
 	var ns []linuxnet.Neigh
 	for i, a := range []string{"10.0.0.7", "fd00::7"} {
-		n := linuxnet.Neigh{Link: v0.Index, Addr: netip.MustParseAddr(a), MAC: linuxnet.MAC{2, 0, 0, 0, 1, byte(i)}}
+		n := linuxnet.Neigh{Link: v0.Index, Addr: netip.MustParseAddr(a), MAC: linuxnet.MAC{2, 0, 0, 0, 1, byte(i)}, Protocol: protocol}
 		must(t, here.SetNeigh(linuxnet.Neigh{Link: n.Link, Addr: n.Addr, MAC: linuxnet.MAC{2, 9, 9, 9, 9, 9}}))
 		must(t, here.SetNeigh(n))
+		if err := here.AddNeigh(n); !errors.Is(err, os.ErrExist) {
+			t.Errorf("adding %v again: %v", n.Addr, err)
+		}
 		ns = append(ns, n)
 	}
 	gotN, err := here.Neighs(v0.Index)
@@ -150,7 +156,7 @@ func TestRoutes(t *testing.T) {
 	must(t, here.SetAddr(linuxnet.Addr{Link: v0.Index, Prefix: netip.MustParsePrefix("10.0.0.1/24")}))
 	must(t, here.SetAddr(linuxnet.Addr{Link: v0.Index, Prefix: netip.MustParsePrefix("fd00::1/64")}))
 	ours := func(dst string, r linuxnet.Route) linuxnet.Route {
-		r.Dst, r.Metric, r.Protocol = netip.MustParsePrefix(dst), 84, linuxnet.Protocol
+		r.Dst, r.Metric, r.Protocol = netip.MustParsePrefix(dst), 84, protocol
 		return r
 	}
 	want := []linuxnet.Route{
@@ -182,7 +188,7 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("routes of protocol %d (-want +got):\n%s", protocol, d)
 		}
 	}
-	check(linuxnet.Protocol, want)
+	check(protocol, want)
 	check(3, []linuxnet.Route{foreign})
 
 	// A route changes its kind in place.
@@ -198,7 +204,7 @@ func TestRoutes(t *testing.T) {
 		}
 		must(t, here.ReplaceRoute(want[i]))
 	}
-	check(linuxnet.Protocol, want)
+	check(protocol, want)
 
 	for _, via := range []string{"192.0.2.1", "2001:db8::1"} {
 		a := netip.MustParseAddr(via)
@@ -213,7 +219,7 @@ func TestRoutes(t *testing.T) {
 		must(t, here.DeleteRoute(r))
 		must(t, here.DeleteRoute(r))
 	}
-	check(linuxnet.Protocol, nil)
+	check(protocol, nil)
 	check(3, []linuxnet.Route{foreign})
 }
 
@@ -260,12 +266,12 @@ func TestWatch(t *testing.T) {
 	must(t, here.SetAddr(linuxnet.Addr{Link: v0.Index, Prefix: netip.MustParsePrefix("10.0.0.1/24")}))
 	expect("address", func(e linuxnet.Event) bool { return e.Kind == linuxnet.AddrEvent && !e.Gone })
 	for _, dst := range []string{"10.3.0.0/24", "fd03::/64"} {
-		r := linuxnet.Route{Dst: netip.MustParsePrefix(dst), Blackhole: true, Metric: 7, Protocol: linuxnet.Protocol}
+		r := linuxnet.Route{Dst: netip.MustParsePrefix(dst), Blackhole: true, Metric: 7, Protocol: protocol}
 		must(t, here.AddRoute(r))
 		must(t, here.DeleteRoute(r))
 		for _, gone := range []bool{false, true} {
 			expect(fmt.Sprintf("route %s gone %v", dst, gone), func(e linuxnet.Event) bool {
-				return e.Kind == linuxnet.RouteEvent && e.Gone == gone && e.Dst == r.Dst && e.Metric == 7 && e.Protocol == linuxnet.Protocol
+				return e.Kind == linuxnet.RouteEvent && e.Gone == gone && e.Dst == r.Dst && e.Metric == 7 && e.Protocol == protocol
 			})
 		}
 	}

@@ -9,9 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Protocol is the mark of Tortie's own routes (rtm_protocol). Whatever bears it is ours to change and to sweep.
-const Protocol = 84
-
 // ErrOffLink says that a next hop is on no link of the node.
 var ErrOffLink = errors.New("the next hop is on no link of this node")
 
@@ -23,7 +20,7 @@ type Route struct {
 	Blackhole bool
 	Scope     Scope // of IPv4 routes; IPv6's have none
 	Metric    int
-	Protocol  int
+	Protocol  int // who made it (rtm_protocol)
 }
 
 // Routes lists the routes of the main table that have a protocol; 0 = of all.
