@@ -21,6 +21,20 @@ type Port struct {
 
 var protocolNumbers = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "udplite": 136}
 
+var protocolNames = []string{"TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite"}
+
+// canonicalProtocol gives the names and the numbers of protocols that have one their usual spelling.
+func canonicalProtocol(p Protocol) Protocol {
+	if n, ok := p.Num(); ok {
+		for _, name := range protocolNames {
+			if protocolNumbers[strings.ToLower(name)] == n {
+				return Protocol{Name: name}
+			}
+		}
+	}
+	return p
+}
+
 // Num returns the protocol's number; ok is false for a name that is not known.
 func (p Protocol) Num() (n uint8, ok bool) {
 	if p.Name == "" {
@@ -48,13 +62,15 @@ func (p Protocol) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads a name, a number, or a number in a string.
 func (p *Protocol) UnmarshalJSON(b []byte) error {
-	s, err := numOrString(b)
+	s, quoted, err := numOrString(b)
 	if err != nil {
 		return err
 	}
 	*p = Protocol{}
 	n, err := strconv.Atoi(s)
 	switch {
+	case err != nil && !quoted:
+		return fmt.Errorf("protocol %s is not a whole number", s)
 	case err != nil:
 		p.Name = s
 	case n < 0 || n > 255:
@@ -86,11 +102,15 @@ func (p Port) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads a number, or a string with a number, a range or a name.
 func (p *Port) UnmarshalJSON(b []byte) error {
-	s, err := numOrString(b)
+	s, quoted, err := numOrString(b)
 	if err != nil {
 		return err
 	}
-	*p, err = ParsePort(s)
+	port, err := ParsePort(s)
+	if err == nil && port.Name != "" && !quoted {
+		err = fmt.Errorf("port %s is not a whole number from 0 to 65535", s)
+	}
+	*p = port
 	return err
 }
 
@@ -116,15 +136,14 @@ func ParsePort(s string) (Port, error) {
 }
 
 // numOrString returns a JSON number or string as text.
-func numOrString(b []byte) (string, error) {
+func numOrString(b []byte) (s string, quoted bool, err error) {
 	if len(b) > 0 && b[0] == '"' {
-		var s string
 		err := json.Unmarshal(b, &s)
-		return s, err
+		return s, true, err
 	}
 	var n json.Number
-	if err := json.Unmarshal(b, &n); err != nil {
-		return "", err
+	if err := json.Unmarshal(b, &n); err != nil || n == "" {
+		return "", false, fmt.Errorf("%s is neither a number nor a string", b)
 	}
-	return n.String(), nil
+	return n.String(), false, nil
 }

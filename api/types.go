@@ -154,11 +154,15 @@ type StagedKubernetesNetworkPolicySpec struct {
 type KubernetesIngressRule struct {
 	Ports []KubernetesPort `json:"ports,omitempty"`
 	From  []KubernetesPeer `json:"from,omitempty"`
+
+	Unreadable []string `json:"-"` // as in Rule
 }
 
 type KubernetesEgressRule struct {
 	Ports []KubernetesPort `json:"ports,omitempty"`
 	To    []KubernetesPeer `json:"to,omitempty"`
+
+	Unreadable []string `json:"-"` // as in Rule
 }
 
 type KubernetesPort struct {
@@ -186,8 +190,8 @@ type Rule struct {
 	NotProtocol *Protocol     `json:"notProtocol,omitempty"`
 	ICMP        *ICMPFields   `json:"icmp,omitempty"`
 	NotICMP     *ICMPFields   `json:"notICMP,omitempty"`
-	Source      EntityRule    `json:"source,omitempty"`
-	Destination EntityRule    `json:"destination,omitempty"`
+	Source      EntityRule    `json:"source,omitzero"`
+	Destination EntityRule    `json:"destination,omitzero"`
 	HTTP        *HTTPMatch    `json:"http,omitempty"`
 	Metadata    *RuleMetadata `json:"metadata,omitempty"`
 

@@ -314,7 +314,7 @@ func check(n Node, depth int) error {
 		return checkValues(n.Values...)
 	case Not:
 		if _, ok := n.Of.(Not); ok {
-			return errors.New("selector has a ! of a !")
+			return errors.New("selector negates a negation")
 		}
 		return check(n.Of, depth+1)
 	case And:
