@@ -183,7 +183,7 @@ func (a *apply) policies() error {
 		if p == nil || a.bad[id] != nil {
 			continue
 		}
-		err := a.w.putPolicy(id, p)
+		err := a.w.putPolicy(id, p, a.features)
 		if aborted := a.result(policyRef(id), err); aborted != nil {
 			return aborted
 		}

@@ -143,9 +143,13 @@ func (w *World) removeSet(id drivers.SetID) error {
 	})
 }
 
-// putPolicy refuses a policy that names a set which is not there, or which is of another kind.
-func (w *World) putPolicy(id drivers.PolicyID, p *drivers.Policy) error {
+// putPolicy refuses a policy that names a set which is not there, or which is of another kind, and one with a rule that
+// the driver cannot express: Lower has left it out.
+func (w *World) putPolicy(id drivers.PolicyID, p *drivers.Policy, f drivers.Features) error {
 	return put(w, policyRef(id), policiesOf, id, p, func() error {
+		if _, losses := drivers.LowerPolicy(p, f); len(losses) > 0 {
+			return fmt.Errorf("clause %s: %w", losses[0].Clause, drivers.ErrUnsupported)
+		}
 		for used, kind := range p.SetIDs {
 			set := w.held.Sets[used]
 			switch {
