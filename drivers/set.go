@@ -345,6 +345,9 @@ func (s *Set) UnmarshalJSON(b []byte) error {
 		if err != nil {
 			return err
 		}
+		if strings.Contains(t, ",") != (kind == SetPort) || m.Prefix.Addr().Is4In6() {
+			return fmt.Errorf("%q is no member of a set of kind %s", t, j.Kind)
+		}
 		ms = append(ms, m)
 	}
 	*s = *NewSet(kind, ms...)

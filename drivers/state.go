@@ -51,28 +51,28 @@ func copyMap[K comparable, V any](dst, src map[K]V) {
 
 // Node is what holds for the node as a whole.
 type Node struct {
-	Name      string
-	Addresses []netip.Addr // the node's own addresses, as other nodes know them; at most one per family
-	MTU       int          // of workload interfaces, in bytes; 0 = the driver's default (1500)
+	Name      string       `json:",omitempty"`
+	Addresses []netip.Addr `json:",omitempty"` // the node's own addresses, as other nodes know them; at most one per family
+	MTU       int          `json:",omitempty"` // of workload interfaces, in bytes; 0 = the driver's default (1500)
 
 	// WorkloadPrefixes are the beginnings of the names of workload interfaces ("tort"). An interface whose name
 	// begins so and which is no endpoint's is Unknown: its traffic is dropped.
-	WorkloadPrefixes []string
+	WorkloadPrefixes []string `json:",omitempty"`
 
-	FailsafeIn, FailsafeOut []Failsafe
-	EndpointToHost          EndpointToHost
-	ServiceNAT              ServiceNAT
-	CutEstablished          bool   // a changed policy cuts flows that it no longer allows
-	VXLANPort               uint16 // 0 = 4789. Outer VXLAN packets are judged by step 2 of Evaluate
-	AllowEncapFromWorkloads bool   // workloads may send IPIP and VXLAN of their own
+	FailsafeIn, FailsafeOut []Failsafe     `json:",omitempty"`
+	EndpointToHost          EndpointToHost `json:",omitempty"`
+	ServiceNAT              ServiceNAT     `json:",omitempty"`
+	CutEstablished          bool           `json:",omitempty"` // a changed policy cuts flows that it no longer allows
+	VXLANPort               uint16         `json:",omitempty"` // 0 = 4789. Outer VXLAN packets are judged by step 2 of Evaluate
+	AllowEncapFromWorkloads bool           `json:",omitempty"` // workloads may send IPIP and VXLAN of their own
 }
 
 // Failsafe is traffic between the host itself and a host interface which no policy may stop. In FailsafeIn, Net is the
 // remote (source) prefix; in FailsafeOut the remote (destination) one. The zero Net means anywhere.
 type Failsafe struct {
-	Proto uint8 // IP protocol number
-	Port  uint16
-	Net   netip.Prefix
+	Proto uint8        `json:",omitempty"` // IP protocol number
+	Port  uint16       `json:",omitempty"`
+	Net   netip.Prefix `json:",omitzero"`
 }
 
 // EndpointToHost says what happens to a packet from a workload to its own host after the workload's egress policy.
@@ -95,9 +95,9 @@ const (
 // EndpointID names an endpoint on this node: for a workload the sandbox and the interface inside it, for a host
 // endpoint its resource's name and the host interface that it was resolved to.
 type EndpointID struct {
-	Kind      EndpointKind
-	Sandbox   string // workload: sandbox (container) id; host: name of the HostEndpoint resource
-	Interface string // workload: interface inside the sandbox (eth0); host: name of the host interface
+	Kind      EndpointKind `json:",omitempty"`
+	Sandbox   string       `json:",omitempty"` // workload: sandbox (container) id; host: name of the HostEndpoint resource
+	Interface string       `json:",omitempty"` // workload: interface inside the sandbox (eth0); host: name of the host interface
 }
 
 // EndpointKind is workload or host.
@@ -110,20 +110,20 @@ const (
 
 // Endpoint is one interface of this node that policy is enforced on.
 type Endpoint struct {
-	ID    EndpointID
-	Name  string // for people and traces: "namespace/name" of the workload, or the host endpoint's name
-	Iface string // name of the interface in the host's network namespace
+	ID    EndpointID `json:",omitzero"`
+	Name  string     `json:",omitempty"` // for people and traces: "namespace/name" of the workload, or the host endpoint's name
+	Iface string     `json:",omitempty"` // name of the interface in the host's network namespace
 
 	// Of workloads only.
-	MAC            MAC            // of the workload's side; zero = not checked
-	Addrs          []netip.Addr   // sorted
-	SourcePrefixes []netip.Prefix // further sources that it may use, sorted
+	MAC            MAC            `json:",omitzero"`  // of the workload's side; zero = not checked
+	Addrs          []netip.Addr   `json:",omitempty"` // sorted
+	SourcePrefixes []netip.Prefix `json:",omitempty"` // further sources that it may use, sorted
 
-	Policy   EndpointPolicy
-	Profiles []PolicyID // of Kind KindProfile, in order; for workload stages and the Normal stage of hosts
+	Policy   EndpointPolicy `json:"-"`          // EncodeState keeps its lists interned
+	Profiles []PolicyID     `json:",omitempty"` // of Kind KindProfile, in order; for workload stages and the Normal stage of hosts
 
-	Generation uint64 // of the resources that this value was made from; status speaks of it
-	Degraded   string // why the endpoint is on a deny stand-in; "" if it is not
+	Generation uint64 `json:",omitempty"` // of the resources that this value was made from; status speaks of it
+	Degraded   string `json:",omitempty"` // why the endpoint is on a deny stand-in; "" if it is not
 }
 
 // MAC is an Ethernet address.
@@ -149,11 +149,11 @@ type TierList struct {
 
 // TierPolicies is one tier as one endpoint sees it, in one direction.
 type TierPolicies struct {
-	Name     string
+	Name     string     `json:",omitempty"`
 	Default  Action     // of the end of the tier: Deny or Pass; counts only if an enforced policy is in Policies
-	Order    float64    // for people; the position in the list is what counts
-	Staged   bool       // true if every policy in Policies is staged
-	Policies []PolicyID // in order
+	Order    float64    `json:"-"`          // for people; the position in the list is what counts
+	Staged   bool       `json:",omitempty"` // true if every policy in Policies is staged
+	Policies []PolicyID `json:",omitempty"` // in order
 }
 
 // PolicyKind says what a Policy was made from, in the words of the API.
@@ -172,9 +172,9 @@ const (
 
 // PolicyID names a policy or a profile.
 type PolicyID struct {
-	Kind      PolicyKind
-	Namespace string
-	Name      string
+	Kind      PolicyKind `json:",omitempty"`
+	Namespace string     `json:",omitempty"`
+	Name      string     `json:",omitempty"`
 }
 
 // String gives "kind/namespace/name", or "kind/name" for what has no namespace.
@@ -187,10 +187,10 @@ func (p PolicyID) String() string {
 
 // Policy is an ordered list of rules for each direction.
 type Policy struct {
-	ID      PolicyID
-	Tier    string
-	Staged  bool // shown in traces, never rendered and never part of a verdict
-	In, Out []Rule
+	ID      PolicyID `json:",omitzero"`
+	Tier    string   `json:",omitempty"`
+	Staged  bool     `json:",omitempty"` // shown in traces, never rendered and never part of a verdict
+	In, Out []Rule   `json:",omitempty"`
 }
 
 // Action is what a matching rule does, or a tier's default.
@@ -208,53 +208,55 @@ type RuleID uint64
 
 // Rule matches a packet if every clause that is set matches.
 type Rule struct {
-	ID     RuleID
+	ID     RuleID `json:",omitempty"`
 	Action Action
-	Match  Match
-	Name   string // from metadata annotations, for people; may be ""
+	Match  Match  `json:",omitzero"`
+	Name   string `json:",omitempty"` // from metadata annotations, for people; may be ""
 }
 
 // Match is the clauses of a rule; the zero Match matches every packet. Ports match only TCP, UDP and SCTP packets.
 type Match struct {
-	IPVersion     uint8 // 4, 6, or 0 for both
-	Proto         *uint8
-	NotProto      *uint8
-	ICMP, NotICMP *ICMP // of the family that Proto says (1 ICMP, 58 ICMPv6); a packet that is not ICMP: ICMP fails, NotICMP holds
-	Src, Dst      Side
-	HTTP          *HTTP    // matches nothing until an L7 enforcer is attached
-	Unsupported   []string // clauses that could not be read, by field path; Lower fails them closed
+	IPVersion     uint8    `json:",omitempty"` // 4, 6, or 0 for both
+	Proto         *uint8   `json:",omitempty"`
+	NotProto      *uint8   `json:",omitempty"`
+	ICMP, NotICMP *ICMP    `json:",omitempty"` // of the family that Proto says (1 ICMP, 58 ICMPv6); a packet that is not ICMP: ICMP fails, NotICMP holds
+	Src, Dst      Side     `json:",omitzero"`
+	HTTP          *HTTP    `json:",omitempty"` // matches nothing until an L7 enforcer is attached
+	Unsupported   []string `json:",omitempty"` // clauses that could not be read, by field path; Lower fails them closed
 }
 
 // ICMP matches an ICMP or ICMPv6 type, and a code if Code is set.
 type ICMP struct {
 	Type uint8
-	Code *uint8
+	Code *uint8 `json:",omitempty"`
 }
 
 // HTTP is an L7 clause: any of Methods, and any of Paths.
 type HTTP struct {
-	Methods []string
-	Paths   []HTTPPath
+	Methods []string   `json:",omitempty"`
+	Paths   []HTTPPath `json:",omitempty"`
 }
 
 // HTTPPath is an exact path or a prefix; one of the two is "".
-type HTTPPath struct{ Exact, Prefix string }
+type HTTPPath struct {
+	Exact, Prefix string `json:",omitempty"`
+}
 
 // Side is the clauses about one end of a packet. Nets, Sets, Ports...: an empty list is no clause.
 type Side struct {
-	Nets, NotNets []netip.Prefix // address in any of Nets; in none of NotNets
-	Sets          []SetID        // kind SetNet: the address is in every one
-	NotSets       []SetID        // kind SetNet: the address is in none
+	Nets, NotNets []netip.Prefix `json:",omitempty"` // address in any of Nets; in none of NotNets
+	Sets          []SetID        `json:",omitempty"` // kind SetNet: the address is in every one
+	NotSets       []SetID        `json:",omitempty"` // kind SetNet: the address is in none
 
 	// Ports match if the port is in any of Ports, or (address, protocol, port) is in any of PortSets.
-	Ports    []PortRange
-	PortSets []SetID // kind SetPort: named ports
+	Ports    []PortRange `json:",omitempty"`
+	PortSets []SetID     `json:",omitempty"` // kind SetPort: named ports
 	// ... and in none of these.
-	NotPorts    []PortRange
-	NotPortSets []SetID
+	NotPorts    []PortRange `json:",omitempty"`
+	NotPortSets []SetID     `json:",omitempty"`
 
 	// Services are sets of kind SetPort: (address, protocol, port) must be in every one.
-	Services []SetID
+	Services []SetID `json:",omitempty"`
 }
 
 // PortRange is First to Last, both included.
@@ -284,27 +286,27 @@ const (
 
 // Route is one route of this node's dataplane.
 type Route struct {
-	Dst     netip.Prefix // masked
-	Kind    RouteKind
-	Iface   string     // Local: the workload's interface; Remote: "" = whichever reaches NextHop
-	NextHop netip.Addr // Remote: the other node's address, of Dst's family
-	Encap   Encap
-	Peer    string // Remote: the other node's name, a key of Peers
-	Learned bool   // by BGP
+	Dst     netip.Prefix `json:",omitzero"` // masked
+	Kind    RouteKind    `json:",omitempty"`
+	Iface   string       `json:",omitempty"` // Local: the workload's interface; Remote: "" = whichever reaches NextHop
+	NextHop netip.Addr   `json:",omitzero"`  // Remote: the other node's address, of Dst's family
+	Encap   Encap        `json:",omitempty"`
+	Peer    string       `json:",omitempty"` // Remote: the other node's name, a key of Peers
+	Learned bool         `json:",omitempty"` // by BGP
 }
 
 // Peer is another node: its addresses, and what its tunnels need.
 type Peer struct {
-	Name         string
-	Addrs        []netip.Addr // at most one per family
-	VTEPMAC      MAC
-	VTEPAddrs    []netip.Addr // of its VXLAN device
-	WireGuardKey string       // base64 public key; "" = none
+	Name         string       `json:",omitempty"`
+	Addrs        []netip.Addr `json:",omitempty"` // at most one per family
+	VTEPMAC      MAC          `json:",omitzero"`
+	VTEPAddrs    []netip.Addr `json:",omitempty"` // of its VXLAN device
+	WireGuardKey string       `json:",omitempty"` // base64 public key; "" = none
 }
 
 // Masquerade says which forwarded packets get this node's address as their source: from any of From, to none of Except,
 // and leaving through an interface that is not a workload's.
 type Masquerade struct {
-	From   []netip.Prefix // pools with natOutgoing, sorted
-	Except []netip.Prefix // all pools (and what the operator excludes), sorted
+	From   []netip.Prefix `json:",omitempty"` // pools with natOutgoing, sorted
+	Except []netip.Prefix `json:",omitempty"` // all pools (and what the operator excludes), sorted
 }
