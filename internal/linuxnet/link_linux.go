@@ -70,6 +70,18 @@ func (c *Conn) Link(name string) (Link, error) {
 	return Link{}, fmt.Errorf("interface %s: %w", name, os.ErrNotExist)
 }
 
+// LinkByIndex finds an interface by its index. A missing one is os.ErrNotExist.
+func (c *Conn) LinkByIndex(index int) (Link, error) {
+	l, err := dump(func() (netlink.Link, error) { return c.h.LinkByIndex(index) })
+	if errors.As(err, &netlink.LinkNotFoundError{}) || errors.Is(err, unix.ENODEV) {
+		return Link{}, fmt.Errorf("interface %d: %w", index, os.ErrNotExist)
+	}
+	if err != nil {
+		return Link{}, fmt.Errorf("finding interface %d: %w", index, err)
+	}
+	return linkOf(l), nil
+}
+
 // Veth is a pair of interfaces to make.
 type Veth struct {
 	Name     string

@@ -210,10 +210,21 @@ func TestRoutes(t *testing.T) {
 		a := netip.MustParseAddr(via)
 		p, _ := a.Prefix(24)
 		// The default routes above reach it, but not on a link.
+		if _, err := here.OnLink(a); !errors.Is(err, linuxnet.ErrOffLink) {
+			t.Errorf("%s is on link: %v", via, err)
+		}
 		err := here.AddRoute(ours(p.String(), linuxnet.Route{Via: a}))
 		if !errors.Is(err, linuxnet.ErrOffLink) {
 			t.Errorf("next hop %s: %v", via, err)
 		}
+	}
+	for _, via := range []string{"10.0.0.2", "fd00::2"} {
+		if index, err := here.OnLink(netip.MustParseAddr(via)); err != nil || index != v0.Index {
+			t.Errorf("%s is on link %d, %v", via, index, err)
+		}
+	}
+	if _, err := here.OnLink(netip.MustParseAddr("10.0.0.1")); !errors.Is(err, linuxnet.ErrOffLink) {
+		t.Errorf("an address of the node itself is on link: %v", err)
 	}
 	for _, r := range want {
 		must(t, here.DeleteRoute(r))
@@ -271,10 +282,13 @@ func TestWatch(t *testing.T) {
 		must(t, here.DeleteRoute(r))
 		for _, gone := range []bool{false, true} {
 			expect(fmt.Sprintf("route %s gone %v", dst, gone), func(e linuxnet.Event) bool {
-				return e.Kind == linuxnet.RouteEvent && e.Gone == gone && e.Dst == r.Dst && e.Metric == 7 && e.Protocol == protocol
+				return e.Kind == linuxnet.RouteEvent && e.Gone == gone && e.Dst == r.Dst && e.Metric == 7 && e.Protocol == protocol && e.Own
 			})
 		}
 	}
+	r := linuxnet.Route{Dst: netip.MustParsePrefix("10.4.0.0/24"), Blackhole: true, Protocol: protocol}
+	must(t, open(t, here.Ns()).AddRoute(r))
+	expect("route of another", func(e linuxnet.Event) bool { return e.Kind == linuxnet.RouteEvent && e.Dst == r.Dst && !e.Own })
 	must(t, here.DeleteLink("v0"))
 	expect("link gone", func(e linuxnet.Event) bool { return e.Kind == linuxnet.LinkEvent && e.Gone && e.Link.Name == "v0" })
 	cancel()

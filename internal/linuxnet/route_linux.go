@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,35 +66,58 @@ func routeOf(r netlink.Route, fam int) Route {
 	return k
 }
 
-func (r Route) netlink() *netlink.Route {
-	n := &netlink.Route{
-		Dst: ipNet(r.Dst), LinkIndex: r.Link, Table: unix.RT_TABLE_MAIN, Priority: r.Metric,
-		Protocol: netlink.RouteProtocol(r.Protocol), Type: unix.RTN_UNICAST, Scope: netlink.Scope(r.Scope),
-	}
-	if r.Via.IsValid() {
-		n.Gw = r.Via.AsSlice()
-	}
-	if r.Blackhole {
-		n.Type = unix.RTN_BLACKHOLE
-	}
-	if r.Dst.Addr().Is6() {
-		n.Scope = netlink.SCOPE_UNIVERSE
-	}
-	return n
-}
-
 // AddRoute adds a route. One to the same destination with the same metric, whoever made it, is os.ErrExist.
-func (c *Conn) AddRoute(r Route) error { return routeErr("adding", r, c.h.RouteAdd(r.netlink())) }
+func (c *Conn) AddRoute(r Route) error {
+	return routeErr("adding", r, c.route(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r))
+}
 
 // ReplaceRoute adds a route in place of one to the same destination with the same metric, whoever made that.
 func (c *Conn) ReplaceRoute(r Route) error {
-	return routeErr("replacing", r, c.h.RouteReplace(r.netlink()))
+	return routeErr("replacing", r, c.route(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, r))
 }
 
 // DeleteRoute deletes a route. A missing one is no error.
 func (c *Conn) DeleteRoute(r Route) error {
-	err := c.h.RouteDel(r.netlink())
+	err := c.route(unix.RTM_DELROUTE, 0, r)
 	return routeErr("deleting", r, ignore(err, unix.ESRCH, unix.ENOENT, unix.ENODEV))
+}
+
+// route asks for a change of a route. It uses the Conn's own socket, so that Watch can tell our own changes.
+func (c *Conn) route(typ, flags int, r Route) error {
+	m := nl.NewRtMsg()
+	m.Family, m.Dst_len = uint8(family(r.Dst.Addr())), uint8(r.Dst.Bits())
+	m.Protocol, m.Scope = uint8(r.Protocol), uint8(r.Scope)
+	if r.Blackhole {
+		m.Type = unix.RTN_BLACKHOLE
+	}
+	if r.Dst.Addr().Is6() {
+		m.Scope = unix.RT_SCOPE_UNIVERSE
+	}
+	req := c.request(typ, flags|unix.NLM_F_ACK)
+	req.AddData(m)
+	req.AddData(nl.NewRtAttr(unix.RTA_DST, r.Dst.Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.Metric))))
+	if r.Via.IsValid() {
+		req.AddData(nl.NewRtAttr(unix.RTA_GATEWAY, r.Via.AsSlice()))
+	}
+	if r.Link != 0 {
+		req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(r.Link))))
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// OnLink returns the index of the interface on whose link a is: the one by which the node reaches it without a gateway.
+// ErrOffLink: there is none.
+func (c *Conn) OnLink(a netip.Addr) (int, error) {
+	rs, err := c.h.RouteGet(a.AsSlice())
+	if err != nil && !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.EINVAL) {
+		return 0, fmt.Errorf("looking for %s: %w", a, err)
+	}
+	if err != nil || len(rs) != 1 || rs[0].Gw != nil || rs[0].Type != unix.RTN_UNICAST || rs[0].LinkIndex == 0 {
+		return 0, fmt.Errorf("%s: %w", a, ErrOffLink)
+	}
+	return rs[0].LinkIndex, nil
 }
 
 func routeErr(verb string, r Route, err error) error {

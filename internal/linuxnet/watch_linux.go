@@ -34,6 +34,7 @@ type Event struct {
 	Dst      netip.Prefix
 	Protocol int
 	Metric   int
+	Own      bool // a route that this Conn changed
 }
 
 // Watch calls fn with each change of links, addresses and routes of the main table from the time of its return on, in
@@ -49,6 +50,11 @@ func (c *Conn) Watch(ctx context.Context, fn func(Event)) (<-chan error, error) 
 	if err != nil {
 		return nil, fmt.Errorf("subscribing to changes of the network: %w", err)
 	}
+	own, err := c.raw[unix.NETLINK_ROUTE].Socket.GetPid()
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("subscribing to changes of the network: %w", err)
+	}
 	// Best effort: what the buffer can't hold is a LostEvent.
 	_ = s.SetReceiveBufferSize(4<<20, true)
 	done := make(chan error, 1)
@@ -58,14 +64,14 @@ func (c *Conn) Watch(ctx context.Context, fn func(Event)) (<-chan error, error) 
 		defer close(done)
 		defer stop()
 		defer once.Do(s.Close)
-		if err := receive(ctx, s, fn); err != nil && ctx.Err() == nil {
+		if err := receive(ctx, s, own, fn); err != nil && ctx.Err() == nil {
 			done <- fmt.Errorf("watching the network: %w", err)
 		}
 	}()
 	return done, nil
 }
 
-func receive(ctx context.Context, s *nl.NetlinkSocket, fn func(Event)) error {
+func receive(ctx context.Context, s *nl.NetlinkSocket, own uint32, fn func(Event)) error {
 	for {
 		msgs, from, err := s.Receive()
 		switch {
@@ -84,6 +90,8 @@ func receive(ctx context.Context, s *nl.NetlinkSocket, fn func(Event)) error {
 		for _, m := range msgs {
 			h := unix.NlMsghdr(m.Header)
 			if e, ok := event(&h, m.Data); ok {
+				// Notifications bear the netlink address of who asked for the change.
+				e.Own = e.Kind == RouteEvent && m.Header.Pid == own
 				fn(e)
 			}
 		}
