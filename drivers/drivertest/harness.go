@@ -111,3 +111,10 @@ type Failer interface {
 	// 0 takes the order back. A failed write has no effect.
 	FailWrite(n int)
 }
+
+// Refuser is a harness that can make the kernel refuse an object for good.
+type Refuser interface {
+	// Refuse makes every write of the object fail as if the kernel did not like it, until the next call; a zero
+	// ObjectRef refuses nothing. Removing the object, and what a driver puts in its place to deny, are not refused.
+	Refuse(o drivers.ObjectRef)
+}

@@ -1,0 +1,261 @@
+package drivertest
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/tortie/tortie/drivers"
+)
+
+// probes makes n probes under s. Candidates are packets that some rule speaks of, or just miss it; of these it keeps as
+// many that are allowed as not, as far as there are any.
+func (g *gen) probes(s *drivers.State, n int) []Probe {
+	ev := drivers.NewEvaluator(s)
+	rules := rulesOf(s)
+	var kept []Probe
+	allowed := 0
+	for tries := 0; len(kept) < n && tries < 60*n; tries++ {
+		p := g.probe(s, rules)
+		if CheckProbe(s, p) != nil {
+			continue
+		}
+		v, _ := ev.Verdict(p.Packet)
+		ok := v == drivers.VerdictAllow
+		if late := tries > 30*n; !late && (ok && allowed >= (n+1)/2 || !ok && len(kept)-allowed >= (n+1)/2) {
+			continue
+		}
+		g.ports.assign(&p)
+		kept = append(kept, p)
+		if ok {
+			allowed++
+		}
+	}
+	return kept
+}
+
+// rulesOf are the rules of s that some endpoint uses, in a fixed order.
+func rulesOf(s *drivers.State) []*drivers.Rule {
+	used := map[drivers.PolicyID]bool{}
+	for _, e := range s.Endpoints {
+		for _, l := range endpointLists(e) {
+			for _, t := range l.Tiers {
+				for _, id := range t.Policies {
+					used[id] = true
+				}
+			}
+		}
+		for _, id := range e.Profiles {
+			used[id] = true
+		}
+	}
+	var rs []*drivers.Rule
+	for _, id := range slices.SortedFunc(mapKeys(used), drivers.PolicyID.Compare) {
+		p := s.Policies[id]
+		for i := range p.In {
+			rs = append(rs, &p.In[i])
+		}
+		for i := range p.Out {
+			rs = append(rs, &p.Out[i])
+		}
+	}
+	return rs
+}
+
+func mapKeys[K comparable, V any](m map[K]V) func(func(K) bool) {
+	return func(yield func(K) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// probe makes one candidate; CheckProbe may not like it.
+func (g *gen) probe(s *drivers.State, rules []*drivers.Rule) Probe {
+	var m drivers.Match
+	if len(rules) > 0 {
+		m = pick(g, rules).Match
+	}
+	if g.chance(25) {
+		m = drivers.Match{}
+	}
+	from, to := g.site(), g.site()
+	p := Probe{}
+	pk := &p.Packet
+	pk.From, pk.To = placeOf(s, from), placeOf(s, to)
+	v6 := g.chance(50)
+	if m.IPVersion != 0 && g.chance(85) {
+		v6 = m.IPVersion == 6
+	}
+	pk.Src, pk.Dst = g.addr(s, from, v6, &m.Src), g.addr(s, to, v6, &m.Dst)
+	if to.Name == "host" && g.chance(70) {
+		pk.Dst = ownAddr(to, from, v6, false)
+	}
+	if from.Name == "host" && g.chance(70) {
+		pk.Src = ownAddr(from, to, v6, false)
+	}
+	g.proto(s, pk, &m, v6)
+	g.ct(&p)
+	if pk.From.Kind == drivers.PlaceWorkload || pk.From.Kind == drivers.PlaceUnknown {
+		pk.SrcMAC = from.MAC
+		g.spoof(pk)
+	}
+	if p.Packet.CT == drivers.CTNew && (pk.Proto == protoTCP || pk.Proto == protoUDP) && g.chance(12) {
+		a := pick(g, addrs("10.96.0.1", "fd96::1", "172.20.0.1", "fd20::1", "10.96.7.7", "fd96::77"))
+		pk.OrigDst = netip.AddrPortFrom(a, pick(g, portPool))
+	}
+	return p
+}
+
+// site is a random place; Unknown ones are rare, since there is one verdict only.
+func (g *gen) site() Site {
+	for {
+		if s := pick(g, sites); s.Name != "x" || g.chance(15) {
+			return s
+		}
+	}
+}
+
+// addr is an address of a site, one that a rule's side speaks of if that can be had.
+func (g *gen) addr(s *drivers.State, site Site, v6 bool, side *drivers.Side) netip.Addr {
+	a := site.Addr(v6)
+	for range 6 {
+		a = g.anyAddr(site, v6)
+		if len(side.Nets) > 0 && !inAny(side.Nets, a) || inAny(side.NotNets, a) {
+			continue
+		}
+		in := true
+		for _, id := range side.Sets {
+			in = in && s.Sets[id].Contains(a)
+		}
+		for _, id := range side.NotSets {
+			in = in && !s.Sets[id].Contains(a)
+		}
+		if in {
+			return a
+		}
+	}
+	return a
+}
+
+// anyAddr is an address of a site: its own, one of addrPool, or one at the edge of a prefix of netPool.
+func (g *gen) anyAddr(site Site, v6 bool) netip.Addr {
+	for range 12 {
+		a := site.Addr(v6)
+		switch g.IntN(3) {
+		case 0:
+			a = pick(g, addrPool)
+		case 1:
+			p := pick(g, netPool)
+			a = pick(g, []netip.Addr{p.Addr(), p.Addr().Prev(), lastOf(p), lastOf(p).Next()})
+		}
+		if a.IsValid() && a.Is6() == v6 && site.Owns(a) {
+			return a
+		}
+	}
+	return site.Addr(v6)
+}
+
+// lastOf is the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// proto gives the packet a protocol, and ports or ICMP types, by m or near it.
+func (g *gen) proto(s *drivers.State, pk *drivers.Packet, m *drivers.Match, v6 bool) {
+	pk.Proto = pick(g, []uint8{protoTCP, protoTCP, protoTCP, protoUDP, protoUDP, protoSCTP, protoICMP, protoICMP, protoUDPLite, protoTest, protoGRE})
+	if m.Proto != nil && g.chance(85) {
+		pk.Proto = *m.Proto
+	}
+	if len(m.Dst.Ports)+len(m.Dst.PortSets) > 0 && m.Proto == nil && g.chance(80) {
+		pk.Proto = pick(g, []uint8{protoTCP, protoUDP, protoSCTP})
+	}
+	if pk.Proto == protoICMP && v6 {
+		pk.Proto = protoICMPv6
+	}
+	switch {
+	case isICMP(pk.Proto):
+		pk.ICMPType = pick(g, icmpOpens[pk.Proto])
+		if m.ICMP != nil && g.chance(80) {
+			pk.ICMPType = m.ICMP.Type
+		}
+		if pk.ICMPCode = pick(g, []uint8{0, 0, 0, 1}); m.ICMP != nil && m.ICMP.Code != nil && g.chance(80) {
+			pk.ICMPCode = *m.ICMP.Code
+		}
+	case hasPorts(pk.Proto):
+		pk.DstPort = g.port(s, &m.Dst, pk.Dst, pk.Proto)
+		if src := &m.Src; len(src.Ports)+len(src.PortSets)+len(src.NotPorts)+len(src.NotPortSets)+len(src.Services) > 0 {
+			pk.SrcPort = g.port(s, src, pk.Src, pk.Proto)
+		}
+	}
+}
+
+// port is a port that a side speaks of, or one beside it.
+func (g *gen) port(s *drivers.State, side *drivers.Side, a netip.Addr, proto uint8) uint16 {
+	var at []uint16
+	for _, r := range slices.Concat(side.Ports, side.NotPorts) {
+		at = append(at, r.First, r.Last, r.First-1, r.Last+1, r.First+(r.Last-r.First)/2)
+	}
+	for _, id := range slices.Concat(side.PortSets, side.NotPortSets, side.Services) {
+		for m := range s.Sets[id].All() {
+			if m.Prefix.Addr() == a || m.Proto == proto && g.chance(20) {
+				at = append(at, m.Port)
+			}
+		}
+	}
+	if len(at) == 0 || g.chance(15) {
+		at = portPool
+	}
+	return max(1, pick(g, at))
+}
+
+// ct gives the packet a state of the flow table, and its type if it is ICMP.
+func (g *gen) ct(p *Probe) {
+	pk := &p.Packet
+	n := g.IntN(100)
+	switch {
+	case n < 62:
+		pk.CT = drivers.CTNew
+		p.MidStream = pk.Proto == protoTCP && g.chance(15)
+		p.Fragmented = !p.MidStream && g.chance(5)
+	case n < 76:
+		pk.CT, p.Reply = drivers.CTEstablished, g.chance(50)
+		if isICMP(pk.Proto) {
+			pk.ICMPType, pk.ICMPCode = echo[pk.Proto][map[bool]int{false: 0, true: 1}[p.Reply]], 0
+		}
+	case n < 82:
+		pk.CT = drivers.CTRelated
+		if pk.Proto, pk.SrcPort, pk.DstPort = protoICMP, 0, 0; pk.Src.Is6() {
+			pk.Proto = protoICMPv6
+		}
+		pk.ICMPType, pk.ICMPCode = pick(g, []uint8{3, 11}), pick(g, []uint8{0, 1})
+		if pk.Proto == protoICMPv6 {
+			pk.ICMPType = pick(g, []uint8{1, 3})
+		}
+	case n < 90:
+		pk.CT = drivers.CTInvalid
+		if isICMP(pk.Proto) {
+			pk.ICMPType, pk.ICMPCode = echo[pk.Proto][1], 0
+		}
+	default:
+		pk.CT = drivers.CTUntracked
+	}
+}
+
+// spoof lets a workload lie about its source, sometimes.
+func (g *gen) spoof(pk *drivers.Packet) {
+	switch g.IntN(40) {
+	case 0:
+		pk.SrcMAC[5] ^= 0x80
+	case 1, 2:
+		if a := pick(g, addrPool); a.Is6() == pk.Src.Is6() {
+			pk.Src = a
+		}
+	}
+}
