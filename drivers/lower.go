@@ -18,8 +18,9 @@ type Loss struct {
 }
 
 // Lower rewrites s for a driver that enforces f, so that it never allows more than s does: for each packet that
-// Evaluate allows on the result, it allows it on s. A State that needs no rewriting is returned as it is; else unchanged
-// values are shared.
+// Evaluate allows on the result, it allows it on s. (For each packet that there can be: one that s does not track has no
+// entry in the flow table, so it is not established. Where an untracked Allow is removed, its flows are tracked.) A State
+// that needs no rewriting is returned as it is; else unchanged values are shared.
 //
 //   - A rule with a clause that f cannot express, or with Unsupported clauses: Allow and Log are removed, Deny and Pass
 //     lose the clause and deny. Named ports beside numbers, and SCTP, are cut out of an Allow where that can be said.

@@ -83,7 +83,10 @@ func (r *lowering) lower() {
 			r.families()
 		}
 	default:
-		r.widen(lacking)
+		for len(lacking) > 0 { // without one clause, another may not be expressible any more
+			r.widen(lacking)
+			lacking = r.lacking()
+		}
 	}
 }
 
@@ -111,17 +114,15 @@ func (r *lowering) narrow(lacking []clause) {
 
 // widen makes a rule that denies or passes match more, and deny.
 func (r *lowering) widen(lacking []clause) {
+	effect := "the rule denies without regard to it"
+	if r.Action == Pass {
+		effect = "the rule denies instead of passing, without regard to it"
+	}
 	for _, c := range lacking {
-		effect := "the rule denies without regard to it"
-		if r.Action == Pass {
-			effect = "the rule denies instead of passing, without regard to it"
-		}
 		r.lost = append(r.lost, lostClause{c.name, effect})
-	}
-	for _, c := range lacking {
 		c.drop()
-		r.changed, r.Action = true, Deny
 	}
+	r.changed, r.Action = true, Deny
 }
 
 // families makes a rule that allows speak only of families that the driver has. Lower tells of it once, not per rule.
