@@ -1,0 +1,270 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
+)
+
+// DecodeStored reads an object of the given kind from what a store holds, and defaults it. It is lenient, so that one
+// odd field does not take a whole policy away, and it fails closed, so that a field that this release does not know
+// never lets more through:
+//
+//   - unknown fields of metadata and status mean nothing. Everything else that is unknown, repeated, of the wrong type
+//     or not valid is among the problems, with its path.
+//   - Inside a rule it marks that rule with Rule.Unreadable; elsewhere in the spec of a policy or profile it marks every
+//     rule. A rule without a readable action is a Deny, a list of rules that is none becomes one Deny of everything, and
+//     a policy whose types can't be read governs both directions.
+//   - A tier with a problem ends in Deny.
+//   - Of other kinds, what can't be read is left out: an item of a list alone, but labels and profiles as a whole, since
+//     half of them could select an endpoint into the wrong policies.
+//
+// An error means that the object can't be used at all: a policy or tier whose selectors, tier or order can't be read, or
+// a thing without what identifies it.
+func DecodeStored(kind string, data []byte) (Object, []Problem, error) {
+	k, ok := KindByName(kind)
+	if !ok {
+		return nil, nil, fmt.Errorf("kind %q is not known", kind)
+	}
+	if len(data) > MaxInput {
+		return nil, nil, fmt.Errorf("value of %d bytes is larger than %d", len(data), MaxInput)
+	}
+	o, problems, err := readStored(k, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	var fatal []error
+	for _, p := range problems {
+		if under(p.Path, "metadata.name", "metadata.namespace") || p.Path == "metadata" || p.Path == "spec" {
+			fatal = append(fatal, p)
+		}
+	}
+	standIn(o, problems)
+	Default(o)
+	problems = append(problems, invalid(o)...)
+	for _, p := range problems {
+		if under(p.Path, vital(o)...) {
+			fatal = append(fatal, p)
+		}
+	}
+	if len(fatal) > 0 {
+		return nil, problems, fmt.Errorf("decoding a stored %s: %w", k.Kind, errors.Join(fatal...))
+	}
+	failClosed(o, problems)
+	return o, problems, nil
+}
+
+// readStored decodes in one pass what has no problem, which is nearly everything, and the rest slowly with its paths.
+func readStored(k KindInfo, data []byte) (Object, []Problem, error) {
+	o := k.New()
+	if strict, err := kjson.UnmarshalStrict(data, o); err == nil && len(strict) == 0 && sameType(o, k) {
+		setType(o, k.APIVersion, k.Kind)
+		return o, nil, nil
+	}
+	v, err := parseJSON(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("decoding a stored %s: %w", k.Kind, err)
+	}
+	if v.kind != objectValue {
+		return nil, nil, fmt.Errorf("decoding a stored %s: it is %s", k.Kind, v)
+	}
+	if kind := v.get("kind"); kind != nil && kind.str() != k.Kind {
+		return nil, nil, fmt.Errorf("decoding a stored %s: its kind is %s", k.Kind, kind)
+	}
+	var problems []Problem
+	if version := v.get("apiVersion"); version != nil && version.str() != k.APIVersion {
+		problems = append(problems, Problem{"apiVersion", fmt.Sprintf("%s is not %s", version, k.APIVersion)})
+	}
+	o, found := readObject(k, v)
+	for _, p := range found {
+		problems = append(problems, p.Problem)
+	}
+	return o, problems, nil
+}
+
+func sameType(o Object, k KindInfo) bool {
+	t, ok := o.(interface{ GetObjectKind() schema.ObjectKind })
+	if !ok {
+		return false
+	}
+	version, kind := t.GetObjectKind().GroupVersionKind().ToAPIVersionAndKind()
+	return version == k.APIVersion && kind == k.Kind
+}
+
+// invalid returns what Validate finds, but for limits on how much there is: what is stored is understood all the same.
+func invalid(o Object) []Problem {
+	var problems []Problem
+	for _, e := range Validate(o) {
+		if e.Type != field.ErrorTypeTooMany && e.Type != field.ErrorTypeTooLong {
+			problems = append(problems, Problem{e.Field, e.ErrorBody()})
+		}
+	}
+	return problems
+}
+
+// under says whether path is one of fields, or below one.
+func under(path string, fields ...string) bool {
+	return slices.ContainsFunc(fields, func(f string) bool {
+		rest, ok := strings.CutPrefix(path, f)
+		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
+}
+
+// standIn denies everything in place of a list of rules that is none or is there twice. It comes before defaulting,
+// which looks at the lists.
+func standIn(o Object, problems []Problem) {
+	lists := rulesOf(o)
+	for _, p := range problems {
+		switch {
+		case lists.ingress == nil:
+		case p.Path == "spec.ingress":
+			*lists.ingress = []Rule{{Action: Deny}}
+		case p.Path == "spec.egress":
+			*lists.egress = []Rule{{Action: Deny}}
+		}
+	}
+}
+
+// failClosed takes the problems out on o.
+func failClosed(o Object, problems []Problem) {
+	var meaningful []Problem
+	for _, p := range problems {
+		if under(p.Path, "metadata.labels") {
+			o.SetLabels(nil)
+		}
+		if !under(p.Path, "metadata", "status", "spec.performanceHints") {
+			meaningful = append(meaningful, p)
+		}
+	}
+	if len(meaningful) == 0 {
+		return
+	}
+	switch o := o.(type) {
+	case *Tier:
+		end := Deny
+		o.Spec.DefaultAction = &end
+	case *HostEndpoint:
+		dropIf(&o.Spec.Profiles, "spec.profiles", meaningful)
+	case *WorkloadEndpoint:
+		dropIf(&o.Spec.Profiles, "spec.profiles", meaningful)
+	case *StagedKubernetesNetworkPolicy:
+		markKubernetes(&o.Spec, meaningful)
+	default:
+		if lists := rulesOf(o); lists.ingress != nil {
+			lists.mark(meaningful)
+		}
+	}
+}
+
+// vital returns the fields without which an object can't be used.
+func vital(o Object) []string {
+	switch o := o.(type) {
+	case *NetworkPolicy, *GlobalNetworkPolicy, *StagedNetworkPolicy, *StagedGlobalNetworkPolicy:
+		return []string{"spec.selector", "spec.namespaceSelector", "spec.serviceAccountSelector", "spec.tier", "spec.order"}
+	case *StagedKubernetesNetworkPolicy:
+		return []string{"spec.podSelector"}
+	case *Tier:
+		if builtinTierNamed(o.Name) != nil {
+			return []string{"spec"}
+		}
+		return []string{"spec.order"}
+	case *Profile:
+		return []string{"spec.labelsToApply"}
+	case *HostEndpoint:
+		return []string{"spec.node", "spec.interfaceName"}
+	case *WorkloadEndpoint:
+		return []string{"spec.node"}
+	case *IPPool:
+		return []string{"spec.cidr"}
+	case *BlockAffinity:
+		return []string{"spec.cidr", "spec.node", "spec.state", "spec.deleted"}
+	}
+	return nil
+}
+
+func dropIf(list *[]string, path string, problems []Problem) {
+	for _, p := range problems {
+		if under(p.Path, path) {
+			*list = nil
+		}
+	}
+}
+
+// ruleLists are the rules of a policy or profile. types is nil for a profile.
+type ruleLists struct {
+	ingress, egress *[]Rule
+	types           *[]PolicyType
+}
+
+func rulesOf(o Object) ruleLists {
+	switch o := o.(type) {
+	case *NetworkPolicy:
+		return ruleLists{&o.Spec.Ingress, &o.Spec.Egress, &o.Spec.Types}
+	case *StagedNetworkPolicy:
+		return ruleLists{&o.Spec.Ingress, &o.Spec.Egress, &o.Spec.Types}
+	case *GlobalNetworkPolicy:
+		return ruleLists{&o.Spec.Ingress, &o.Spec.Egress, &o.Spec.Types}
+	case *StagedGlobalNetworkPolicy:
+		return ruleLists{&o.Spec.Ingress, &o.Spec.Egress, &o.Spec.Types}
+	case *Profile:
+		return ruleLists{ingress: &o.Spec.Ingress, egress: &o.Spec.Egress}
+	}
+	return ruleLists{}
+}
+
+func (l ruleLists) mark(problems []Problem) {
+	for _, p := range problems {
+		if l.types != nil && under(p.Path, "spec.types") {
+			*l.types = []PolicyType{Ingress, Egress}
+		}
+		markRules(*l.ingress, "spec.ingress", p)
+		markRules(*l.egress, "spec.egress", p)
+	}
+}
+
+func markRules(rules []Rule, list string, p Problem) {
+	for i := range rules {
+		if concerns(p.Path, list, i) {
+			rules[i].Unreadable = append(rules[i].Unreadable, p.Error())
+			switch rules[i].Action {
+			case Allow, Deny, Pass, Log:
+			default:
+				rules[i].Action = Deny
+			}
+		}
+	}
+}
+
+// markKubernetes marks rules that can only allow: a policy that stages them is never enforced, but it should not be
+// shown to allow more than it says.
+func markKubernetes(s *StagedKubernetesNetworkPolicySpec, problems []Problem) {
+	for _, p := range problems {
+		if under(p.Path, "spec.policyTypes", "spec.egress") {
+			s.PolicyTypes = []PolicyType{Ingress, Egress}
+		}
+		for i := range s.Ingress {
+			if concerns(p.Path, "spec.ingress", i) {
+				s.Ingress[i].Unreadable = append(s.Ingress[i].Unreadable, p.Error())
+			}
+		}
+		for i := range s.Egress {
+			if concerns(p.Path, "spec.egress", i) {
+				s.Egress[i].Unreadable = append(s.Egress[i].Unreadable, p.Error())
+			}
+		}
+	}
+}
+
+// concerns says whether a problem at path is one of rule i of list: it is in the rule, or in no rule.
+func concerns(path, list string, i int) bool {
+	if under(path, list+"["+strconv.Itoa(i)+"]") {
+		return true
+	}
+	return !strings.HasPrefix(path, "spec.ingress[") && !strings.HasPrefix(path, "spec.egress[")
+}
