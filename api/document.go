@@ -126,8 +126,8 @@ func parseDocuments(data []byte) ([]*value, error) {
 		return nil, fmt.Errorf("input of %d bytes is larger than %d", len(data), MaxInput)
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	if t := bytes.TrimLeft(data, " \t\r\n"); len(t) > 0 && t[0] == '{' {
-		// What is not JSON may still be YAML: a flow mapping, or JSON documents between "---".
+	if looksLikeJSON(data) {
+		// What is not JSON all the same may be YAML: a flow mapping, or JSON documents between "---".
 		docs, err := parseJSONStream(data)
 		if err == nil {
 			return docs, nil
@@ -138,6 +138,13 @@ func parseDocuments(data []byte) ([]*value, error) {
 		return docs, err
 	}
 	return parseYAML(data)
+}
+
+func looksLikeJSON(data []byte) bool {
+	const blanks = " \t\r\n"
+	rest, ok := bytes.CutPrefix(bytes.TrimLeft(data, blanks), []byte("{"))
+	rest = bytes.TrimLeft(rest, blanks)
+	return ok && len(rest) > 0 && (rest[0] == '"' || rest[0] == '}')
 }
 
 // jsonParser reads JSON into values.
