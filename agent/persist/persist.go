@@ -6,7 +6,6 @@ package persist
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,15 +40,8 @@ func Save(w durable.Writer, path string, h Header, s *drivers.State) (int64, err
 	var b bytes.Buffer
 	b.Write(head)
 	b.WriteByte('\n')
-	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
-	if err != nil {
-		return 0, err
-	}
-	if err := drivers.EncodeState(z, s); err != nil {
+	if err := drivers.EncodeState(&b, s); err != nil {
 		return 0, fmt.Errorf("encoding the State: %w", err)
-	}
-	if err := z.Close(); err != nil {
-		return 0, fmt.Errorf("packing the State: %w", err)
 	}
 	data := durable.Seal(kind, version, b.Bytes())
 	if err := w.WriteFile(path, data); err != nil {
@@ -76,11 +68,7 @@ func Load(path string) (*drivers.State, Header, error) {
 	if err := json.Unmarshal(head, &h); err != nil {
 		return nil, h, fmt.Errorf("%w: its header: %w", durable.ErrDamaged, err)
 	}
-	z, err := gzip.NewReader(bytes.NewReader(body))
-	if err != nil {
-		return nil, h, fmt.Errorf("%w: %w", durable.ErrDamaged, err)
-	}
-	s, err := drivers.DecodeState(z)
+	s, err := drivers.DecodeState(bytes.NewReader(body))
 	if err != nil {
 		return nil, h, fmt.Errorf("%w: the State in it: %w", durable.ErrVersion, err)
 	}
