@@ -21,6 +21,12 @@ var (
 	ErrUnavailable = errors.New("the store can't be reached")
 	// ErrForbidden says that the store refused this client.
 	ErrForbidden = errors.New("refused by the store")
+	// ErrFull says that the store has no room for writes; deletes make some.
+	ErrFull = errors.New("the store is full")
+	// ErrInvalid says that a resource, or what was asked for, is not valid.
+	ErrInvalid = errors.New("not valid")
+	// ErrUnreadable says that a stored value could not be read at all. It can still be replaced and deleted.
+	ErrUnreadable = errors.New("what is stored can't be read")
 )
 
 // Store holds resources. It is safe for concurrent use. Objects passed in are not kept; objects returned are the
@@ -28,7 +34,8 @@ var (
 // are the store's. Errors wrap the values above and name the resource.
 type Store interface {
 	Get(ctx context.Context, key api.Key) (api.Object, error)
-	// List returns the resources of a kind, sorted by namespace and name; namespace "" = all.
+	// List returns the resources of a kind, sorted by namespace and name; namespace "" = all. An error that wraps
+	// ErrUnreadable names those that are left out; all others are returned beside it.
 	List(ctx context.Context, kind, namespace string) ([]api.Object, error)
 	// Create writes a new resource and returns it as stored.
 	Create(ctx context.Context, o api.Object) (api.Object, error)
@@ -37,7 +44,8 @@ type Store interface {
 	Update(ctx context.Context, o api.Object) (api.Object, error)
 	// Delete removes a resource; with a revision that is not "" only if it is still at that one.
 	Delete(ctx context.Context, key api.Key, revision string) error
-	// Txn does all of ops or none, in one write (each op as in Create, Update and Delete).
+	// Txn does all of ops or none, in one write (each op as in Create, Update and Delete). A key may be in it once; 100
+	// ops are always possible.
 	Txn(ctx context.Context, ops ...Op) error
 
 	// Watch sends the resources of kinds to fn: first a snapshot (or, with a Resume token of an earlier Watch, what
