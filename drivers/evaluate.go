@@ -179,18 +179,36 @@ func (w *walk) run(p Packet) Verdict {
 		p.OrigDst = netip.AddrPortFrom(plain(p.OrigDst.Addr()), p.OrigDst.Port())
 	}
 	w.p, w.from, w.to = p, w.v.resolve(p.From), w.v.resolve(p.To)
-	for _, step := range [...]func(*walk) result{
-		(*walk).known, (*walk).source, (*walk).tunnel, (*walk).link, (*walk).untracked, (*walk).conntrack,
-		(*walk).preDNAT, (*walk).policy,
-	} {
-		switch step(w) {
-		case allowed:
-			return VerdictAllow
-		case denied:
-			return VerdictDeny
-		}
+	r := next
+	for step := 1; step <= 7 && r == next; step++ {
+		r = w.step(step)
+	}
+	if r == denied {
+		return VerdictDeny
 	}
 	return VerdictAllow
+}
+
+// step is one of the seven steps of Evaluate.
+func (w *walk) step(n int) result {
+	switch n {
+	case 1:
+		return w.known()
+	case 2:
+		if r := w.source(); r != next {
+			return r
+		}
+		return w.tunnel()
+	case 3:
+		return w.link()
+	case 4:
+		return w.untracked()
+	case 5:
+		return w.conntrack()
+	case 6:
+		return w.preDNAT()
+	}
+	return w.policy()
 }
 
 // plain is a without what has no meaning in a packet: an IPv4 address in IPv6 clothes, a zone.
@@ -447,34 +465,35 @@ func (w *walk) preDNAT() result {
 func (w *walk) policy() result {
 	from, to := w.from, w.to
 	switch {
-	case from.kind == PlaceWorkload && to.kind == PlaceWorkload && from.ep == to.ep:
+	case from.kind == PlaceWorkload && from.ep == to.ep:
 		return w.say(allowed, StageEgress, from.ep, false, "to itself")
-	case from.kind == PlaceWorkload && to.kind == PlaceWorkload:
-		return w.both(w.egress(), w.ingress)
-	case from.kind == PlaceWorkload && to.kind == PlaceProcess:
-		return w.both(w.egress(), w.toHost)
 	case from.kind == PlaceWorkload:
-		return w.both(w.egress(), w.forwardOut)
-	case from.kind == PlaceHostIface && to.kind == PlaceWorkload:
-		return w.both(w.forwardIn(), w.ingress)
-	case from.kind == PlaceHostIface && to.kind == PlaceHostIface:
-		return w.both(w.forwardIn(), w.forwardOut)
-	case from.kind == PlaceHostIface:
+		if w.egress() == denied {
+			return denied
+		}
+		switch to.kind {
+		case PlaceWorkload:
+			return w.ingress()
+		case PlaceProcess:
+			return w.toHost()
+		}
+		return w.forwardOut()
+	case from.kind == PlaceHostIface && to.kind == PlaceProcess:
 		return w.host(from.ep, true)
+	case from.kind == PlaceHostIface:
+		if w.forwardIn() == denied {
+			return denied
+		}
+		if to.kind == PlaceWorkload {
+			return w.ingress()
+		}
+		return w.forwardOut()
 	case to.kind == PlaceHostIface:
 		return w.host(to.ep, false)
 	case to.kind == PlaceWorkload:
 		return w.say(allowed, StageIngress, to.ep, true, "from its own host")
 	}
 	return w.say(allowed, StageHost, nil, false, "from the host to itself")
-}
-
-// both is first's result, or second's if first did not deny.
-func (w *walk) both(first result, second func() result) result {
-	if first == denied {
-		return denied
-	}
-	return second()
 }
 
 func (w *walk) egress() result {

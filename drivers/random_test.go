@@ -249,7 +249,7 @@ func (g gen) packet(s *State) Packet {
 		p.Dst = g.addr()
 	}
 	for _, e := range s.Endpoints {
-		if e.ID.Kind == Workload && e.Iface == p.From.Iface && !g.one(8) {
+		if e != nil && e.ID.Kind == Workload && e.Iface == p.From.Iface && !g.one(8) {
 			p.Src = e.Addrs[0]
 			if p.Dst.Is6() {
 				p.Src = e.Addrs[1]
