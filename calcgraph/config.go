@@ -1,0 +1,80 @@
+package calcgraph
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/tortie/tortie/drivers"
+)
+
+// Config is what the graph knows of its node beside the four inputs. It doesn't change.
+type Config struct {
+	// NodeName is this node's name in the store.
+	NodeName string
+	// WorkloadPrefixes are the beginnings of the names of workload interfaces.
+	WorkloadPrefixes []string
+	// MTU of workload interfaces, in bytes; 0 = the driver's default.
+	MTU int
+	// FailsafeIn and FailsafeOut are what no policy of a host endpoint may stop.
+	FailsafeIn, FailsafeOut []drivers.Failsafe
+	EndpointToHost          drivers.EndpointToHost
+	ServiceNAT              drivers.ServiceNAT
+	// CutEstablished has a changed policy cut the flows that it no longer allows.
+	CutEstablished bool
+	// VXLANPort is the UDP port of overlays; 0 = 4789.
+	VXLANPort uint16
+	// AllowEncapFromWorkloads lets workloads send IPIP and VXLAN of their own.
+	AllowEncapFromWorkloads bool
+	// NATExclusions are destinations that are never masqueraded, beside the address pools.
+	NATExclusions []netip.Prefix
+}
+
+// Default returns the configuration of a node on which the operator has set nothing.
+func Default(nodeName string) Config {
+	const tcp, udp = 6, 17
+	ports := func(proto uint8, ports ...uint16) (out []drivers.Failsafe) {
+		for _, p := range ports {
+			out = append(out, drivers.Failsafe{Proto: proto, Port: p})
+		}
+		return out
+	}
+	return Config{
+		NodeName:         nodeName,
+		WorkloadPrefixes: []string{"tort"},
+		// SSH, BGP, etcd, Typha, the Kubernetes API; DHCP; and out of the host DNS.
+		FailsafeIn:  append(ports(tcp, 22, 179, 2379, 2380, 5473, 6443, 6666, 6667), ports(udp, 68)...),
+		FailsafeOut: append(ports(tcp, 179, 2379, 2380, 5473, 6443, 6666, 6667), ports(udp, 53, 67)...),
+	}
+}
+
+// Validate returns everything that is wrong with c.
+func (c Config) Validate() error {
+	var errs []error
+	if c.NodeName == "" {
+		errs = append(errs, errors.New("the node has no name"))
+	}
+	if len(c.WorkloadPrefixes) == 0 || slices.Contains(c.WorkloadPrefixes, "") {
+		errs = append(errs, errors.New("workload interfaces need a prefix that isn't empty: every interface would be a workload's"))
+	}
+	if c.MTU < 0 || c.MTU > 65535 {
+		errs = append(errs, fmt.Errorf("an MTU of %d is not between 0 and 65535", c.MTU))
+	}
+	for _, p := range c.NATExclusions {
+		if !p.IsValid() {
+			errs = append(errs, errors.New("a NAT exclusion is not a prefix"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// node returns the settings of the node, with the addresses that its Node resource gives it.
+func (c Config) node(addrs []netip.Addr) *drivers.Node {
+	return &drivers.Node{
+		Name: c.NodeName, Addresses: addrs, MTU: c.MTU, WorkloadPrefixes: slices.Clone(c.WorkloadPrefixes),
+		FailsafeIn: slices.Clone(c.FailsafeIn), FailsafeOut: slices.Clone(c.FailsafeOut),
+		EndpointToHost: c.EndpointToHost, ServiceNAT: c.ServiceNAT, CutEstablished: c.CutEstablished,
+		VXLANPort: c.VXLANPort, AllowEncapFromWorkloads: c.AllowEncapFromWorkloads,
+	}
+}

@@ -1,0 +1,233 @@
+package calcgraph
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/drivers"
+)
+
+// LedgerEntry is a workload that is plugged in on this node.
+type LedgerEntry struct {
+	Name  api.Key // of its WorkloadEndpoint; Kind may be empty
+	Iface string  // in the host's network namespace
+	MAC   drivers.MAC
+	Addrs []netip.Addr
+}
+
+// attachment is a ledger entry, joined with its WorkloadEndpoint. It is what an endpoint of kind Workload is made from.
+type attachment struct {
+	id     drivers.EndpointID
+	entry  LedgerEntry
+	local  *local                // nil: no WorkloadEndpoint, or one that is not for this sandbox
+	object *api.WorkloadEndpoint // of local
+	why    string                // no local
+	named  []string              // profiles that it counts as a user of
+	dirty  bool
+}
+
+// endpoints holds the workloads of this node.
+type endpoints struct {
+	node     string
+	things   *things
+	locals   *locals
+	policies *policies
+	routes   *routes
+	ledger   map[drivers.EndpointID]*attachment
+	byName   map[api.Key]map[*attachment]struct{}
+	byLocal  map[*local]map[*attachment]struct{}
+	objects  map[api.Key]*api.WorkloadEndpoint // of this node, or of a ledger entry's name
+	dirty    []*attachment
+	out      emitted[drivers.EndpointID, drivers.Endpoint]
+}
+
+func newEndpoints(node string, t *things, ls *locals, ps *policies, r *routes) *endpoints {
+	return &endpoints{
+		node: node, things: t, locals: ls, policies: ps, routes: r, ledger: map[drivers.EndpointID]*attachment{},
+		byName: map[api.Key]map[*attachment]struct{}{}, byLocal: map[*local]map[*attachment]struct{}{},
+		objects: map[api.Key]*api.WorkloadEndpoint{}, out: newEmitted[drivers.EndpointID](sameEndpoint),
+	}
+}
+
+func sameEndpoint(a, b *drivers.Endpoint) bool {
+	return a.ID == b.ID && a.Name == b.Name && a.Iface == b.Iface && a.MAC == b.MAC && a.Policy == b.Policy &&
+		a.Generation == b.Generation && a.Degraded == b.Degraded && slices.Equal(a.Addrs, b.Addrs) &&
+		slices.Equal(a.SourcePrefixes, b.SourcePrefixes) && slices.Equal(a.Profiles, b.Profiles)
+}
+
+// attached takes in a ledger entry, nil if it is gone.
+func (es *endpoints) attached(id drivers.EndpointID, e *LedgerEntry) {
+	old := es.ledger[id]
+	if e == nil {
+		if old != nil {
+			es.detach(old)
+		}
+		return
+	}
+	entry := *e
+	entry.Name.Kind = "WorkloadEndpoint"
+	entry.Addrs = slices.Clone(e.Addrs)
+	slices.SortFunc(entry.Addrs, netip.Addr.Compare)
+	entry.Addrs = slices.Compact(entry.Addrs)
+	if old != nil {
+		if old.entry.Name == entry.Name && old.entry.Iface == entry.Iface && old.entry.MAC == entry.MAC &&
+			slices.Equal(old.entry.Addrs, entry.Addrs) {
+			return
+		}
+		es.detach(old)
+	}
+	a := &attachment{id: id, entry: entry}
+	es.ledger[id] = a
+	put(es.byName, entry.Name, a)
+	for _, addr := range entry.Addrs {
+		es.routes.addLocal(addr, a)
+	}
+	es.mark(a)
+}
+
+func (es *endpoints) detach(a *attachment) {
+	es.part(a)
+	delete(es.ledger, a.id)
+	take(es.byName, a.entry.Name, a)
+	for _, addr := range a.entry.Addrs {
+		es.routes.removeLocal(addr, a)
+	}
+	es.out.stage(a.id, nil)
+}
+
+// set takes in a WorkloadEndpoint of this node; nil if it is gone or of another one.
+func (es *endpoints) set(key api.Key, o *api.WorkloadEndpoint) {
+	if o == nil {
+		delete(es.objects, key)
+	} else {
+		es.objects[key] = o
+	}
+	for a := range es.byName[key] {
+		es.mark(a)
+	}
+}
+
+func (es *endpoints) mark(a *attachment) {
+	if !a.dirty {
+		a.dirty = true
+		es.dirty = append(es.dirty, a)
+	}
+}
+
+// join finds the WorkloadEndpoint of each attachment that may have another one now.
+func (es *endpoints) join() {
+	for _, a := range es.dirty {
+		if es.ledger[a.id] != a {
+			continue
+		}
+		o := es.objects[a.entry.Name]
+		id, there := es.things.ids[a.entry.Name]
+		switch {
+		case o == nil && there:
+			a.why = "its WorkloadEndpoint is of another node"
+		case o == nil:
+			a.why = "it has no WorkloadEndpoint"
+		case o.Spec.ContainerID != "" && o.Spec.ContainerID != a.id.Sandbox:
+			a.why, o = "its WorkloadEndpoint is of another sandbox", nil
+		}
+		if o == nil {
+			es.part(a)
+			continue
+		}
+		if a.local == nil || a.local.gone || a.local.id != id {
+			es.part(a)
+			a.local = es.locals.adopt(id, false)
+			put(es.byLocal, a.local, a)
+		}
+		a.object, a.why = o, ""
+		es.use(a, o.Spec.Profiles)
+	}
+}
+
+// part leaves an attachment without a WorkloadEndpoint.
+func (es *endpoints) part(a *attachment) {
+	if a.local != nil {
+		take(es.byLocal, a.local, a)
+		es.locals.disown(a.local)
+	}
+	a.local, a.object = nil, nil
+	es.use(a, nil)
+}
+
+// use has the profiles of an attachment counted.
+func (es *endpoints) use(a *attachment, names []string) {
+	if slices.Equal(a.named, names) {
+		return
+	}
+	for _, n := range names {
+		es.policies.useProfile(n)
+	}
+	for _, n := range a.named {
+		es.policies.unuseProfile(n)
+	}
+	a.named = slices.Clone(names)
+}
+
+// changed is told of an endpoint with other tier lists.
+func (es *endpoints) changed(l *local) {
+	for a := range es.byLocal[l] {
+		es.mark(a)
+	}
+}
+
+// report says which endpoints are different.
+func (es *endpoints) report(u *drivers.Update) {
+	for _, a := range es.dirty {
+		a.dirty = false
+		if es.ledger[a.id] == a {
+			es.out.stage(a.id, a.endpoint())
+		}
+	}
+	clear(es.dirty)
+	es.dirty = es.dirty[:0]
+	es.out.flush(u.Endpoints)
+}
+
+func (a *attachment) endpoint() *drivers.Endpoint {
+	e := &drivers.Endpoint{
+		ID: a.id, Name: a.entry.Name.Namespace + "/" + a.entry.Name.Name, Iface: a.entry.Iface, MAC: a.entry.MAC,
+		Addrs: a.entry.Addrs, Degraded: a.why,
+	}
+	if a.local == nil {
+		return e // no policy, no profile: denied
+	}
+	e.Policy, e.Profiles, e.Generation = a.local.policy, profileIDs(a.named), uint64(a.object.Generation)
+	for _, t := range a.object.Spec.AllowSpoofedSourcePrefixes {
+		if p, err := api.ParsePrefix(t); err == nil {
+			e.SourcePrefixes = append(e.SourcePrefixes, p)
+		}
+	}
+	e.SourcePrefixes = maximalPrefixes(e.SourcePrefixes)
+	return e
+}
+
+// profileIDs names profiles, each once.
+func profileIDs(names []string) []drivers.PolicyID {
+	var out []drivers.PolicyID
+	for _, n := range names {
+		if id := profileID(n); !slices.Contains(out, id) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+func put[K, V comparable](m map[K]map[V]struct{}, k K, v V) {
+	if m[k] == nil {
+		m[k] = map[V]struct{}{}
+	}
+	m[k][v] = struct{}{}
+}
+
+func take[K, V comparable](m map[K]map[V]struct{}, k K, v V) {
+	delete(m[k], v)
+	if len(m[k]) == 0 {
+		delete(m, k)
+	}
+}

@@ -1,0 +1,171 @@
+package calcgraph
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/drivers"
+)
+
+// Graph turns the content of the agent's inputs into a drivers.State, change by change. What it says is a function of
+// what the inputs hold at the time of Flush, whatever way they came to hold it. It is not safe for concurrent use, and
+// keeps the objects that it is given: they must not be changed.
+type Graph struct {
+	config    Config
+	labels    *labels
+	groups    *groups
+	things    *things
+	services  *services
+	sets      *sets
+	locals    *locals
+	policies  *policies
+	endpoints *endpoints
+	hosts     *hosts
+	routes    *routes
+
+	bad        map[api.Key][]Problem // what is wrong with an object by itself
+	node       *drivers.Node         // as said last
+	masquerade *drivers.Masquerade
+}
+
+// New returns a graph with empty inputs.
+func New(c Config) *Graph {
+	g := &Graph{config: c, labels: newLabels(), bad: map[api.Key][]Problem{}}
+	g.groups = newGroups(g.labels)
+	g.things = newThings(g.labels, g.groups)
+	g.services = newServices()
+	g.sets = newSets(g.labels, g.things, g.services)
+	g.policies = newPolicies(g.labels, g.things, g.sets)
+	g.locals = newLocals(g.things, g.policies.index)
+	g.policies.locals = g.locals
+	g.routes = newRoutes(c.NodeName)
+	g.endpoints = newEndpoints(c.NodeName, g.things, g.locals, g.policies, g.routes)
+	g.hosts = newHosts(c, g.things, g.locals, g.policies, g.endpoints)
+	g.things.moved = g.moved
+	return g
+}
+
+// moved brings the change of a thing to the sets, and to policy if it is an endpoint of this node.
+func (g *Graph) moved(c *change) {
+	g.sets.index.apply(c)
+	if l := g.things.all[c.id].local; l != nil {
+		g.locals.moved(c, l)
+	}
+}
+
+// Update says what the value of a resource is now; nil if there is none. Objects of kinds that the graph doesn't know
+// are ignored.
+func (g *Graph) Update(key api.Key, o api.Object) {
+	if o != nil && reflect.ValueOf(o).IsNil() {
+		o = nil
+	}
+	var bad []Problem
+	switch key.Kind {
+	case "Tier":
+		bad = g.policies.tiers.set(key, as[*api.Tier](o))
+	case "NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy", "StagedKubernetesNetworkPolicy":
+		bad = g.policies.set(key, o)
+	case "Profile":
+		g.setProfile(key, as[*api.Profile](o))
+	case "NetworkSet", "GlobalNetworkSet":
+		bad = g.setNetworkSet(key, o)
+	case "WorkloadEndpoint":
+		bad = g.setWorkload(key, as[*api.WorkloadEndpoint](o))
+	case "HostEndpoint":
+		bad = g.setHost(key, as[*api.HostEndpoint](o))
+	case "Node":
+		bad = g.routes.setNode(key, as[*api.Node](o))
+	case "IPPool":
+		bad = g.routes.setPool(key, as[*api.IPPool](o))
+	case "BlockAffinity":
+		bad = g.routes.setBlock(key, as[*api.BlockAffinity](o))
+	case "EndpointSlice":
+		bad = g.services.set(key, as[*api.EndpointSlice](o))
+	}
+	if len(bad) > 0 {
+		g.bad[key] = bad
+	} else {
+		delete(g.bad, key)
+	}
+}
+
+// as returns o as a T, nil if it is none.
+func as[T api.Object](o api.Object) T {
+	t, _ := o.(T)
+	return t
+}
+
+// Attached says what the ledger holds of a workload; nil if it is not plugged in.
+func (g *Graph) Attached(id drivers.EndpointID, e *LedgerEntry) { g.endpoints.attached(id, e) }
+
+// Host says what interfaces the host has.
+func (g *Graph) Host(ifaces []drivers.HostIface) { g.hosts.inventory(ifaces) }
+
+// Learned says what route BGP has learned to a destination; nil if there is none.
+func (g *Graph) Learned(dst netip.Prefix, r *drivers.Route) { g.routes.learn(dst, r) }
+
+// Flush returns what is different since the last Flush. Every reference in the State that it leads to resolves there.
+func (g *Graph) Flush() *drivers.Update {
+	u := drivers.NewUpdate()
+	g.things.relabel(func(diff []labelDiff) bool { return g.sets.index.cares(diff) || g.policies.index.cares(diff) })
+	g.endpoints.join()
+	g.hosts.resolve()
+	g.policies.flush()
+	g.sets.flush(u)
+	g.policies.report(u)
+	g.locals.flush(g.policies.ranked, func(l *local) {
+		g.endpoints.changed(l)
+		g.hosts.changed(l)
+	})
+	g.hosts.report()
+	g.endpoints.report(u)
+	g.routes.flush(u)
+	g.flushNode(u)
+	g.things.flushed()
+	return u
+}
+
+func (g *Graph) flushNode(u *drivers.Update) {
+	var addrs []netip.Addr
+	if n := g.routes.nodes[g.config.NodeName]; n != nil {
+		addrs = n.addresses()
+	}
+	if g.node == nil || !slices.Equal(g.node.Addresses, addrs) {
+		g.node = g.config.node(addrs)
+		u.Node = g.node
+	}
+	if g.masquerade == nil || g.routes.poolsChanged {
+		g.routes.poolsChanged = false
+		m := g.routes.pools.masquerade(g.config.NATExclusions)
+		if g.masquerade == nil || !sameMasquerade(g.masquerade, m) {
+			g.masquerade = m
+			u.Masquerade = m
+		}
+	}
+}
+
+// Problems returns the objects that are ignored, or taken less of than they say, in order.
+func (g *Graph) Problems() []Problem {
+	var out []Problem
+	for _, ps := range g.bad {
+		out = append(out, ps...)
+	}
+	for _, ps := range g.policies.problems {
+		out = append(out, ps...)
+	}
+	for key, p := range g.policies.byKey {
+		if !p.tier.exists {
+			out = append(out, Problem{Key: key, Field: "spec.tier", Reason: "tier " + p.tier.name + " is missing; the policy comes after all others and the tier ends in Deny"})
+		}
+	}
+	for _, a := range g.endpoints.ledger {
+		if a.why != "" {
+			out = append(out, Problem{Key: a.entry.Name, Reason: "workload " + a.id.Sandbox + "/" + a.id.Interface + " denies everything: " + a.why})
+		}
+	}
+	out = append(out, g.hosts.problems()...)
+	out = append(out, g.routes.problems()...)
+	return sortProblems(out)
+}

@@ -1,0 +1,152 @@
+package calcgraph
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/tortie/tortie/api"
+)
+
+// maxServiceAccountLabel is how long the name of a service account may be to be a label of its pods.
+const maxServiceAccountLabel = 63
+
+func (g *Graph) setProfile(key api.Key, o *api.Profile) {
+	var toApply map[string]string
+	if o != nil {
+		toApply = o.Spec.LabelsToApply
+	}
+	g.groups.setProfile(key.Name, toApply)
+	g.policies.setProfile(key.Name, o)
+}
+
+func (g *Graph) setNetworkSet(key api.Key, o api.Object) []Problem {
+	probs := problems{key: key}
+	var spec thingSpec
+	var nets []string
+	switch o := o.(type) {
+	case *api.NetworkSet:
+		nets, spec.labels = o.Spec.Nets, o.Labels
+		spec.extra = [][2]string{{api.LabelNamespace, key.Namespace}}
+		spec.profiles = []string{api.NamespaceProfilePrefix + key.Namespace}
+	case *api.GlobalNetworkSet:
+		nets, spec.labels = o.Spec.Nets, o.Labels
+	default:
+		g.things.remove(key)
+		return nil
+	}
+	spec.nets = readNets(&probs, "spec.nets", nets)
+	g.things.set(key, spec)
+	return probs.list
+}
+
+func readNets(probs *problems, field string, texts []string) []member {
+	if len(texts) == 0 {
+		return nil
+	}
+	ms := make([]member, 0, len(texts))
+	for i, t := range texts {
+		p, err := api.ParsePrefix(t)
+		if err != nil {
+			probs.add(fmt.Sprintf("%s[%d]", field, i), "%v", err)
+			continue
+		}
+		ms = append(ms, prefixMember(p))
+	}
+	return canonical(ms)
+}
+
+func readPorts(probs *problems, ports []api.EndpointPort) []namedPort {
+	var out []namedPort
+	for i, p := range ports {
+		if p.Name == "" {
+			continue
+		}
+		proto, ok := p.Protocol.Num()
+		if !ok {
+			probs.add(fmt.Sprintf("spec.ports[%d].protocol", i), "protocol %q is not known", p.Protocol.String())
+			continue
+		}
+		out = append(out, namedPort{p.Name, proto, p.Port})
+	}
+	return out
+}
+
+func (g *Graph) setWorkload(key api.Key, o *api.WorkloadEndpoint) []Problem {
+	var was thing
+	id, there := g.things.ids[key]
+	if there {
+		was = g.things.all[id]
+	}
+	if o == nil {
+		g.things.remove(key)
+		g.moveRemote(id, was, 0, nil)
+		g.endpoints.set(key, nil)
+		return nil
+	}
+	probs := problems{key: key}
+	s := &o.Spec
+	spec := thingSpec{
+		labels: o.Labels, profiles: s.Profiles, nets: readNets(&probs, "spec.ipNetworks", s.IPNetworks),
+		ports: readPorts(&probs, s.Ports), extra: make([][2]string, 0, 3),
+	}
+	spec.extra = append(spec.extra, [2]string{api.LabelNamespace, key.Namespace})
+	if s.Orchestrator != "" {
+		spec.extra = append(spec.extra, [2]string{api.LabelOrchestrator, s.Orchestrator})
+	}
+	if n := len(s.ServiceAccountName); n > 0 && n < maxServiceAccountLabel {
+		spec.extra = append(spec.extra, [2]string{api.LabelServiceAccount, s.ServiceAccountName})
+	}
+	for i, t := range s.AllowSpoofedSourcePrefixes {
+		if _, err := api.ParsePrefix(t); err != nil {
+			probs.add(fmt.Sprintf("spec.allowSpoofedSourcePrefixes[%d]", i), "%v", err)
+		}
+	}
+	id = g.things.set(key, spec)
+	node := uint32(0)
+	if s.Node != g.config.NodeName {
+		node = g.routes.names.hold(s.Node)
+	}
+	g.moveRemote(id, was, node, g.things.all[id].gives.nets)
+	g.things.all[id].node = node
+	if node == 0 {
+		g.endpoints.set(key, o)
+	} else {
+		g.endpoints.set(key, nil)
+	}
+	return probs.list
+}
+
+// moveRemote tells routes where the addresses of a workload are now. node is 0 for this one, which routes to what is
+// plugged in; else it has been held.
+func (g *Graph) moveRemote(id uint32, was thing, node uint32, nets []member) {
+	if was.node != node || !slices.Equal(was.gives.nets, nets) {
+		if was.node != 0 {
+			g.routes.removeRemote(id, was.node, was.gives.nets)
+		}
+		if node != 0 {
+			g.routes.addRemote(id, node, nets)
+		}
+	}
+	if was.node != 0 {
+		g.routes.names.drop(was.node)
+	}
+}
+
+func (g *Graph) setHost(key api.Key, o *api.HostEndpoint) []Problem {
+	if o == nil {
+		g.things.remove(key)
+		g.hosts.set(key.Name, nil)
+		return nil
+	}
+	probs := problems{key: key}
+	g.things.set(key, thingSpec{
+		labels: o.Labels, profiles: o.Spec.Profiles, nets: readNets(&probs, "spec.expectedIPs", o.Spec.ExpectedIPs),
+		ports: readPorts(&probs, o.Spec.Ports),
+	})
+	if o.Spec.Node == g.config.NodeName {
+		g.hosts.set(key.Name, o)
+	} else {
+		g.hosts.set(key.Name, nil)
+	}
+	return probs.list
+}

@@ -1,0 +1,642 @@
+package calcgraph
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/api/selector"
+	"github.com/tortie/tortie/drivers"
+)
+
+// world is the content of a graph's inputs.
+type world struct {
+	objects map[api.Key]api.Object
+	ledger  map[drivers.EndpointID]*LedgerEntry
+	ifaces  []drivers.HostIface
+	learned map[netip.Prefix]*drivers.Route
+}
+
+func newWorld() *world {
+	return &world{
+		objects: map[api.Key]api.Object{}, ledger: map[drivers.EndpointID]*LedgerEntry{},
+		learned: map[netip.Prefix]*drivers.Route{},
+	}
+}
+
+// model computes a State from a world the simple way: everything anew, every selector against everything. It shares no
+// code with the graph beyond package api, the names of sets and the masking of prefixes.
+type model struct {
+	*world
+	c Config
+	s *drivers.State
+}
+
+func (w *world) state(c Config) *drivers.State {
+	m := &model{w, c, drivers.NewState()}
+	m.s.Node = drivers.Node{
+		Name: c.NodeName, MTU: c.MTU, WorkloadPrefixes: c.WorkloadPrefixes, FailsafeIn: c.FailsafeIn,
+		FailsafeOut: c.FailsafeOut, EndpointToHost: c.EndpointToHost, ServiceNAT: c.ServiceNAT,
+		CutEstablished: c.CutEstablished, VXLANPort: c.VXLANPort, AllowEncapFromWorkloads: c.AllowEncapFromWorkloads,
+	}
+	m.network()
+	m.workloads()
+	m.hosts()
+	return m.s
+}
+
+func of[T api.Object](m *model) (out []T) {
+	for _, o := range m.objects {
+		if t, ok := o.(T); ok {
+			out = append(out, t)
+		}
+	}
+	slices.SortFunc(out, func(a, b T) int { return compareKeys(api.KeyOf(a), api.KeyOf(b)) })
+	return out
+}
+
+func object[T api.Object](m *model, kind, ns, name string) (t T, ok bool) {
+	o, ok := m.objects[api.Key{Kind: kind, Namespace: ns, Name: name}]
+	if ok {
+		t = o.(T)
+	}
+	return t, ok
+}
+
+// labels returns an object's labels with those that it inherits.
+func (m *model) labels(o api.Object) selector.Map {
+	ls := selector.Map{}
+	for k, v := range o.GetLabels() {
+		ls[k] = v
+	}
+	var profiles []string
+	switch o := o.(type) {
+	case *api.WorkloadEndpoint:
+		profiles = o.Spec.Profiles
+		ls[api.LabelNamespace] = o.Namespace
+		if o.Spec.Orchestrator != "" {
+			ls[api.LabelOrchestrator] = o.Spec.Orchestrator
+		}
+		if sa := o.Spec.ServiceAccountName; sa != "" && len(sa) < 63 {
+			ls[api.LabelServiceAccount] = sa
+		}
+	case *api.HostEndpoint:
+		profiles = o.Spec.Profiles
+	case *api.NetworkSet:
+		profiles = []string{"kns." + o.Namespace}
+		ls[api.LabelNamespace] = o.Namespace
+	}
+	for _, name := range profiles {
+		if p, ok := object[*api.Profile](m, "Profile", "", name); ok {
+			for k, v := range p.Spec.LabelsToApply {
+				if _, own := ls[k]; !own {
+					ls[k] = v
+				}
+			}
+		}
+	}
+	return ls
+}
+
+// nets returns the prefixes of an object, and its ports.
+func nets(o api.Object) (ps []netip.Prefix, ports []api.EndpointPort, labelled bool) {
+	var texts []string
+	switch o := o.(type) {
+	case *api.WorkloadEndpoint:
+		texts, ports = o.Spec.IPNetworks, o.Spec.Ports
+	case *api.HostEndpoint:
+		texts, ports = o.Spec.ExpectedIPs, o.Spec.Ports
+	case *api.NetworkSet:
+		texts = o.Spec.Nets
+	case *api.GlobalNetworkSet:
+		texts = o.Spec.Nets
+	default:
+		return nil, nil, false
+	}
+	for _, t := range texts {
+		if p, err := api.ParsePrefix(t); err == nil {
+			ps = append(ps, p)
+		}
+	}
+	return ps, ports, true
+}
+
+func (m *model) netSet(sel *selector.Selector) drivers.SetID {
+	var ms []drivers.Member
+	for _, o := range m.objects {
+		ps, _, ok := nets(o)
+		if !ok || !sel.Matches(m.labels(o)) {
+			continue
+		}
+		for _, p := range ps {
+			ms = append(ms, drivers.NetMember(p))
+		}
+	}
+	return m.addSet(drivers.SetID(sel.ID()), drivers.SetNet, ms)
+}
+
+func (m *model) addSet(id drivers.SetID, kind drivers.SetKind, ms []drivers.Member) drivers.SetID {
+	m.s.Sets[id] = drivers.NewSet(kind, ms...)
+	return id
+}
+
+func (m *model) portSet(sel *selector.Selector, name string, proto *uint8) drivers.SetID {
+	var ms []drivers.Member
+	number := "0"
+	if proto != nil {
+		number = fmt.Sprint(*proto)
+	}
+	for _, o := range m.objects {
+		ps, ports, ok := nets(o)
+		if !ok || !sel.Matches(m.labels(o)) {
+			continue
+		}
+		for _, p := range ps {
+			for _, port := range ports {
+				n, _ := port.Protocol.Num()
+				if port.Name == name && p.IsSingleIP() && (proto == nil || *proto == n) {
+					ms = append(ms, drivers.PortMember(p.Addr(), n, port.Port))
+				}
+			}
+		}
+	}
+	return m.addSet(hashID("n:", sel.ID(), name, number), drivers.SetPort, ms)
+}
+
+func (m *model) serviceSet(ns string, s *api.ServiceMatch, kind drivers.SetKind) drivers.SetID {
+	var ms []drivers.Member
+	if s.Namespace != "" {
+		ns = s.Namespace
+	}
+	for _, sl := range of[*api.EndpointSlice](m) {
+		if sl.Namespace != ns || sl.Labels["kubernetes.io/service-name"] != s.Name {
+			continue
+		}
+		for _, e := range sl.Endpoints {
+			for _, a := range e.Addresses {
+				addr := netip.MustParseAddr(a)
+				if kind == drivers.SetNet {
+					ms = append(ms, drivers.AddrMember(addr))
+					continue
+				}
+				for _, p := range sl.Ports {
+					proto := uint8(6)
+					if p.Protocol != nil {
+						proto, _ = p.Protocol.Num()
+					}
+					ms = append(ms, drivers.PortMember(addr, proto, *p.Port))
+				}
+			}
+		}
+	}
+	if kind == drivers.SetNet {
+		return m.addSet(hashID("svcnoport:", ns, s.Name), kind, ms)
+	}
+	return m.addSet(hashID("svc:", ns, s.Name), kind, ms)
+}
+
+// rules reads valid rules only; what becomes of others is tested on its own.
+func (m *model) rules(ns string, in bool, rules []api.Rule) (out []drivers.Rule) {
+	for _, r := range rules {
+		d := drivers.Rule{Action: map[api.Action]drivers.Action{api.Allow: drivers.Allow, api.Deny: drivers.Deny, api.Pass: drivers.Pass, api.Log: drivers.Log}[r.Action]}
+		if r.Protocol != nil {
+			n, _ := r.Protocol.Num()
+			d.Match.Proto = &n
+		}
+		if r.NotProtocol != nil {
+			n, _ := r.NotProtocol.Num()
+			d.Match.NotProto = &n
+		}
+		m.side(&d.Match.Src, ns, &r.Source, d.Match.Proto)
+		m.side(&d.Match.Dst, ns, &r.Destination, d.Match.Proto)
+		if s := r.Source.Services; s != nil && in {
+			d.Match.Src.Sets = append(d.Match.Src.Sets, m.serviceSet(ns, s, drivers.SetNet))
+		}
+		if s := r.Destination.Services; s != nil && !in {
+			d.Match.Dst.Services = append(d.Match.Dst.Services, m.serviceSet(ns, s, drivers.SetPort))
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+func (m *model) side(out *drivers.Side, ns string, e *api.EntityRule, proto *uint8) {
+	out.Nets, out.NotNets = widest(e.Nets), widest(e.NotNets)
+	sel, err := api.EntitySelector(ns, e)
+	if err != nil {
+		panic(err)
+	}
+	if sel != nil {
+		out.Sets = append(out.Sets, m.netSet(sel))
+	}
+	if e.NotSelector != "" {
+		not, err := selector.Parse(e.NotSelector)
+		if err != nil {
+			panic(err)
+		}
+		out.NotSets = append(out.NotSets, m.netSet(not))
+	}
+	if sel == nil {
+		sel, _ = selector.Parse("")
+	}
+	ports := func(ps []api.Port) (rs []drivers.PortRange, ids []drivers.SetID) {
+		for _, p := range ps {
+			if p.Name == "" {
+				rs = append(rs, drivers.PortRange{First: p.First, Last: p.Last})
+			} else {
+				ids = append(ids, m.portSet(sel, p.Name, proto))
+			}
+		}
+		slices.SortFunc(rs, func(a, b drivers.PortRange) int { return cmp.Compare(a.First, b.First) })
+		slices.Sort(ids)
+		return rs, slices.Compact(ids)
+	}
+	out.Ports, out.PortSets = ports(e.Ports)
+	out.NotPorts, out.NotPortSets = ports(e.NotPorts)
+}
+
+// widest returns the prefixes that lie in no other, sorted.
+func widest(texts []string) (out []netip.Prefix) {
+	var ms []drivers.Member
+	for _, t := range texts {
+		p, err := api.ParsePrefix(t)
+		if err != nil {
+			panic(err)
+		}
+		ms = append(ms, drivers.NetMember(p))
+	}
+	for mem := range drivers.NewSet(drivers.SetNet, ms...).All() {
+		out = append(out, mem.Prefix)
+	}
+	return out
+}
+
+// modelPolicy is a policy with what orders it.
+type modelPolicy struct {
+	key                           api.Key
+	subject                       *selector.Selector
+	tier                          string
+	tierMissing                   bool
+	tierOrder, order              float64
+	tierDefault                   drivers.Action
+	ingress, egress               []api.Rule
+	in, out                       bool
+	staged, noTrack, dnat, onward bool
+}
+
+func (m *model) policies() (out []*modelPolicy) {
+	for key, o := range m.objects {
+		p := &modelPolicy{key: key}
+		var order *float64
+		var types []api.PolicyType
+		np := func(s *api.NetworkPolicySpec) {
+			p.tier, order, p.ingress, p.egress, types = s.Tier, s.Order, s.Ingress, s.Egress, s.Types
+		}
+		gnp := func(s *api.GlobalNetworkPolicySpec) {
+			p.tier, order, p.ingress, p.egress, types = s.Tier, s.Order, s.Ingress, s.Egress, s.Types
+			p.noTrack, p.dnat, p.onward = s.DoNotTrack, s.PreDNAT, s.ApplyOnForward
+		}
+		action := api.StagedAction("")
+		switch o := o.(type) {
+		case *api.NetworkPolicy:
+			np(&o.Spec)
+		case *api.StagedNetworkPolicy:
+			np(&o.Spec.NetworkPolicySpec)
+			p.staged, action = true, o.Spec.StagedAction
+		case *api.GlobalNetworkPolicy:
+			gnp(&o.Spec)
+		case *api.StagedGlobalNetworkPolicy:
+			gnp(&o.Spec.GlobalNetworkPolicySpec)
+			p.staged, action = true, o.Spec.StagedAction
+		case *api.StagedKubernetesNetworkPolicy:
+			thousand := 1000.0
+			order = &thousand
+			p.ingress, p.egress, types = api.KubernetesRules(&o.Spec)
+			p.staged, action = true, o.Spec.StagedAction
+		default:
+			continue
+		}
+		subject, err := api.SubjectSelector(o)
+		if err != nil || action != "" && action != api.StagedSet {
+			continue
+		}
+		p.subject = subject
+		p.in, p.out = slices.Contains(types, api.Ingress), slices.Contains(types, api.Egress) && !p.dnat
+		p.order = math.MaxFloat64
+		if order != nil {
+			p.order = *order
+		}
+		m.putInTier(p)
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b *modelPolicy) int {
+		missing := func(p *modelPolicy) int { return map[bool]int{true: 1}[p.tierMissing] }
+		tie := func(p *modelPolicy) string { return p.key.Name + "/" + p.key.Namespace + "/" + p.key.Kind }
+		return cmp.Or(cmp.Compare(missing(a), missing(b)), cmp.Compare(a.tierOrder, b.tierOrder), cmp.Compare(a.tier, b.tier),
+			cmp.Compare(a.order, b.order), cmp.Compare(tie(a), tie(b)))
+	})
+	return out
+}
+
+func (m *model) putInTier(p *modelPolicy) {
+	if p.tier == "" {
+		p.tier = "default"
+	}
+	p.tierOrder = math.MaxFloat64
+	switch p.tier {
+	case "default":
+		p.tierOrder = 1e6
+		return
+	case "kube-admin":
+		p.tierOrder, p.tierDefault = 1000, drivers.Pass
+		return
+	}
+	t, ok := object[*api.Tier](m, "Tier", "", p.tier)
+	if !ok {
+		p.tierMissing = true
+		return
+	}
+	if t.Spec.Order != nil {
+		p.tierOrder = *t.Spec.Order
+	}
+	if t.Spec.DefaultAction != nil && *t.Spec.DefaultAction == api.Pass {
+		p.tierDefault = drivers.Pass
+	}
+}
+
+// enforce puts the policies and profiles of an object onto its endpoint.
+func (m *model) enforce(e *drivers.Endpoint, o api.Object, profiles []string, host bool) {
+	ls := m.labels(o)
+	var mine []*modelPolicy
+	for _, p := range m.policies() {
+		if p.subject.Matches(ls) {
+			mine = append(mine, p)
+		}
+	}
+	list := func(want func(*modelPolicy) bool) *drivers.TierList {
+		var tl drivers.TierList
+		for _, p := range mine {
+			if !want(p) {
+				continue
+			}
+			id := m.policy(p)
+			if n := len(tl.Tiers); n == 0 || tl.Tiers[n-1].Name != p.tier {
+				t := drivers.TierPolicies{Name: p.tier, Default: p.tierDefault, Order: p.tierOrder, Staged: true}
+				if p.noTrack || p.dnat {
+					t.Default = drivers.Pass
+				}
+				tl.Tiers = append(tl.Tiers, t)
+			}
+			t := &tl.Tiers[len(tl.Tiers)-1]
+			t.Staged = t.Staged && p.staged
+			t.Policies = append(t.Policies, id)
+		}
+		if len(tl.Tiers) == 0 {
+			return nil
+		}
+		return &tl
+	}
+	pair := func(want func(*modelPolicy) bool) drivers.Directions {
+		return drivers.Directions{
+			In:  list(func(p *modelPolicy) bool { return p.in && want(p) }),
+			Out: list(func(p *modelPolicy) bool { return p.out && want(p) }),
+		}
+	}
+	e.Policy.Normal = pair(func(p *modelPolicy) bool { return !p.noTrack && !p.dnat })
+	if host {
+		e.Policy.Forward = pair(func(p *modelPolicy) bool { return p.onward && !p.noTrack && !p.dnat })
+		e.Policy.PreDNAT = pair(func(p *modelPolicy) bool { return p.dnat })
+		e.Policy.Untracked = pair(func(p *modelPolicy) bool { return p.noTrack && !p.dnat })
+	}
+	for _, name := range profiles {
+		id := drivers.PolicyID{Kind: drivers.KindProfile, Name: name}
+		if slices.Contains(e.Profiles, id) {
+			continue
+		}
+		e.Profiles = append(e.Profiles, id)
+		v := &drivers.Policy{ID: id, In: []drivers.Rule{{}}, Out: []drivers.Rule{{}}}
+		if p, ok := object[*api.Profile](m, "Profile", "", name); ok {
+			v.In, v.Out = m.rules("", true, p.Spec.Ingress), m.rules("", false, p.Spec.Egress)
+		}
+		if name == "projectcalico-default-allow" {
+			v.In, v.Out = []drivers.Rule{{Action: drivers.Allow}}, []drivers.Rule{{Action: drivers.Allow}}
+		}
+		v.SetRuleIDs()
+		m.s.Policies[id] = v
+	}
+}
+
+func (m *model) policy(p *modelPolicy) drivers.PolicyID {
+	id := drivers.PolicyID{Kind: drivers.PolicyKind(p.key.Kind), Namespace: p.key.Namespace, Name: p.key.Name}
+	if m.s.Policies[id] == nil {
+		v := &drivers.Policy{ID: id, Tier: p.tier, Staged: p.staged}
+		if p.in {
+			v.In = m.rules(id.Namespace, true, p.ingress)
+		}
+		if p.out {
+			v.Out = m.rules(id.Namespace, false, p.egress)
+		}
+		v.SetRuleIDs()
+		m.s.Policies[id] = v
+	}
+	return id
+}
+
+func (m *model) workloads() {
+	for id, l := range m.ledger {
+		e := &drivers.Endpoint{ID: id, Name: l.Name.Namespace + "/" + l.Name.Name, Iface: l.Iface, MAC: l.MAC, Addrs: slices.Clone(l.Addrs)}
+		slices.SortFunc(e.Addrs, netip.Addr.Compare)
+		e.Addrs = slices.Compact(e.Addrs)
+		o, ok := object[*api.WorkloadEndpoint](m, "WorkloadEndpoint", l.Name.Namespace, l.Name.Name)
+		switch {
+		case !ok:
+			e.Degraded = "it has no WorkloadEndpoint"
+		case o.Spec.Node != m.c.NodeName:
+			e.Degraded = "its WorkloadEndpoint is of another node"
+		case o.Spec.ContainerID != "" && o.Spec.ContainerID != id.Sandbox:
+			e.Degraded = "its WorkloadEndpoint is of another sandbox"
+		default:
+			e.Generation = uint64(o.Generation)
+			e.SourcePrefixes = widest(o.Spec.AllowSpoofedSourcePrefixes)
+			m.enforce(e, o, o.Spec.Profiles, false)
+		}
+		m.s.Endpoints[id] = e
+	}
+}
+
+func (m *model) hosts() {
+	for _, i := range m.ifaces {
+		if strings.HasPrefix(i.Name, m.c.WorkloadPrefixes[0]) {
+			continue
+		}
+		has := func(o *api.HostEndpoint) bool {
+			return slices.ContainsFunc(i.Addrs, func(p netip.Prefix) bool { return slices.Contains(o.Spec.ExpectedIPs, p.Addr().String()) })
+		}
+		ways := []func(o *api.HostEndpoint) bool{
+			func(o *api.HostEndpoint) bool { return o.Spec.InterfaceName == i.Name },
+			func(o *api.HostEndpoint) bool { return o.Spec.InterfaceName == "" && has(o) },
+			func(o *api.HostEndpoint) bool { return o.Spec.InterfaceName == "*" && i.Name != "lo" },
+		}
+		var won *api.HostEndpoint
+		for _, way := range ways {
+			for _, o := range of[*api.HostEndpoint](m) {
+				if won == nil && o.Spec.Node == m.c.NodeName && way(o) {
+					won = o
+				}
+			}
+		}
+		if won == nil {
+			continue
+		}
+		e := &drivers.Endpoint{
+			ID:   drivers.EndpointID{Kind: drivers.HostInterface, Sandbox: won.Name, Interface: i.Name},
+			Name: won.Name, Iface: i.Name, Generation: uint64(won.Generation),
+		}
+		m.enforce(e, won, won.Spec.Profiles, true)
+		m.s.Endpoints[e.ID] = e
+	}
+}
+
+// network makes routes, peers, masquerade and the node's addresses.
+func (m *model) network() {
+	addrs := map[string][2]netip.Prefix{}
+	for _, n := range of[*api.Node](m) {
+		var a [2]netip.Prefix
+		var list []netip.Addr
+		for f, text := range []string{n.Spec.BGP.IPv4Address, n.Spec.BGP.IPv6Address} {
+			if text != "" {
+				a[f] = netip.MustParsePrefix(text)
+				list = append(list, a[f].Addr())
+			}
+		}
+		addrs[n.Name] = a
+		if n.Name == m.c.NodeName {
+			m.s.Node.Addresses = list
+		} else {
+			m.s.Peers[n.Name] = &drivers.Peer{Name: n.Name, Addrs: list}
+		}
+	}
+	var from, except []string
+	for _, p := range of[*api.IPPool](m) {
+		if p.Spec.NATOutgoing {
+			from = append(from, p.Spec.CIDR)
+		}
+		except = append(except, p.Spec.CIDR)
+	}
+	if len(from) > 0 {
+		m.s.Masquerade = drivers.Masquerade{From: widest(from), Except: widest(except)}
+	}
+	m.routes(addrs)
+}
+
+func (m *model) routes(addrs map[string][2]netip.Prefix) {
+	add := func(r *drivers.Route) {
+		old := m.s.Routes[r.Dst]
+		if old == nil || old.Learned && r.Encap != drivers.EncapNone || r.Kind != drivers.RouteRemote {
+			m.s.Routes[r.Dst] = r
+		}
+	}
+	for dst, r := range m.learned {
+		c := *r
+		c.Dst, c.Learned = dst, true
+		if m.s.Peers[c.Peer] == nil {
+			c.Peer = ""
+		}
+		add(&c)
+	}
+	remote := func(dst netip.Prefix, owner string) {
+		f := map[bool]int{false: 0, true: 1}[dst.Addr().Is6()]
+		hop, me := addrs[owner][f], addrs[m.c.NodeName][f]
+		if !hop.IsValid() {
+			return
+		}
+		r := &drivers.Route{Dst: dst, Kind: drivers.RouteRemote, NextHop: hop.Addr(), Peer: owner}
+		same := me.IsValid() && me.Contains(hop.Addr())
+		if p := m.pool(dst.Addr()); p != nil {
+			for mode, encap := range map[string]drivers.Encap{p.Spec.IPIPMode: drivers.EncapIPIP, p.Spec.VXLANMode: drivers.EncapVXLAN} {
+				if mode == "Always" || mode == "CrossSubnet" && !same {
+					r.Encap = encap
+				}
+			}
+		}
+		if r.Encap == drivers.EncapNone && me.IsValid() && !same {
+			return
+		}
+		add(r)
+	}
+	for _, b := range of[*api.BlockAffinity](m) {
+		p := netip.MustParsePrefix(b.Spec.CIDR)
+		if m.block(p.Addr(), p.Bits()) != b {
+			continue
+		}
+		if b.Spec.Node != m.c.NodeName {
+			remote(p, b.Spec.Node)
+		} else if !p.IsSingleIP() {
+			add(&drivers.Route{Dst: p, Kind: drivers.RouteBlackhole})
+		}
+	}
+	owners := map[netip.Prefix]string{}
+	for _, o := range of[*api.WorkloadEndpoint](m) {
+		ps, _, _ := nets(o)
+		for _, p := range ps {
+			if p.IsSingleIP() && o.Spec.Node != m.c.NodeName && (owners[p] == "" || o.Spec.Node < owners[p]) {
+				owners[p] = o.Spec.Node
+			}
+		}
+	}
+	for p, owner := range owners {
+		b := m.block(p.Addr(), -1)
+		if b == nil && m.pool(p.Addr()) == nil || b != nil && b.Spec.Node == owner {
+			continue
+		}
+		delete(m.s.Routes, p) // of a block of one address
+		if r := m.learned[p]; r != nil {
+			c := *r
+			c.Learned = true
+			if m.s.Peers[c.Peer] == nil {
+				c.Peer = ""
+			}
+			add(&c)
+		}
+		remote(p, owner)
+	}
+	locals := map[netip.Prefix]drivers.EndpointID{}
+	for id, l := range m.ledger {
+		for _, a := range l.Addrs {
+			p := netip.PrefixFrom(a, a.BitLen())
+			if old, ok := locals[p]; !ok || id.Compare(old) < 0 {
+				locals[p] = id
+				add(&drivers.Route{Dst: p, Kind: drivers.RouteLocal, Iface: l.Iface})
+			}
+		}
+	}
+}
+
+func (m *model) pool(a netip.Addr) (best *api.IPPool) {
+	for _, p := range of[*api.IPPool](m) {
+		c := netip.MustParsePrefix(p.Spec.CIDR)
+		if c.Contains(a) && (best == nil || c.Bits() > netip.MustParsePrefix(best.Spec.CIDR).Bits()) {
+			best = p
+		}
+	}
+	return best
+}
+
+// block returns the block of a (with bits >= 0: of that length); of several nodes the first by name has it.
+func (m *model) block(a netip.Addr, bits int) (best *api.BlockAffinity) {
+	for _, b := range of[*api.BlockAffinity](m) {
+		c := netip.MustParsePrefix(b.Spec.CIDR)
+		if b.Spec.State != "confirmed" || !c.Contains(a) || bits >= 0 && c.Bits() != bits {
+			continue
+		}
+		if best == nil || c.Bits() > netip.MustParsePrefix(best.Spec.CIDR).Bits() ||
+			best.Spec.CIDR == b.Spec.CIDR && b.Spec.Node < best.Spec.Node {
+			best = b
+		}
+	}
+	return best
+}

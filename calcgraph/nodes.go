@@ -1,0 +1,107 @@
+package calcgraph
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/drivers"
+)
+
+// node is a Node resource: the addresses of a host of the cluster and what its tunnels need.
+type node struct {
+	addrs [2]netip.Addr   // IPv4, IPv6; zero = none
+	nets  [2]netip.Prefix // the network of each, if its length is known
+	peer  *drivers.Peer
+}
+
+// family is 0 for IPv4 and 1 for IPv6.
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+func readNode(o *api.Node, probs *problems) *node {
+	n := &node{}
+	var texts [2]string
+	if o.Spec.BGP != nil {
+		texts = [2]string{o.Spec.BGP.IPv4Address, o.Spec.BGP.IPv6Address}
+	}
+	for f, text := range texts {
+		if text == "" {
+			continue
+		}
+		field := [2]string{"spec.bgp.ipv4Address", "spec.bgp.ipv6Address"}[f]
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			var a netip.Addr
+			if a, err = api.ParseAddr(text); err == nil {
+				p = netip.PrefixFrom(a, -1) // a network of unknown size
+			}
+		}
+		if err != nil || family(p.Addr()) != f {
+			probs.add(field, "%q is not an address of this family", text)
+			continue
+		}
+		n.addrs[f] = p.Addr()
+		if p.IsValid() {
+			n.nets[f] = p.Masked()
+		}
+	}
+	for _, a := range o.Spec.Addresses {
+		if ip, err := api.ParseAddr(a.Address); err == nil && (a.Type == "InternalIP" || a.Type == "") && !n.addrs[family(ip)].IsValid() {
+			n.addrs[family(ip)] = ip
+		}
+	}
+	n.peer = readPeer(o, n.addresses(), probs)
+	return n
+}
+
+func (n *node) addresses() []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(n.addrs[:]), func(a netip.Addr) bool { return !a.IsValid() })
+}
+
+func readPeer(o *api.Node, addrs []netip.Addr, probs *problems) *drivers.Peer {
+	p := &drivers.Peer{Name: o.Name, Addrs: addrs}
+	vteps := []struct{ field, text string }{
+		{"spec.ipv4VXLANTunnelAddr", o.Spec.IPv4VXLANTunnelAddr},
+		{"spec.ipv6VXLANTunnelAddr", o.Spec.IPv6VXLANTunnelAddr},
+	}
+	for _, v := range vteps {
+		if v.text == "" {
+			continue
+		}
+		a, err := api.ParseAddr(v.text)
+		if err != nil {
+			probs.add(v.field, "%v", err)
+			continue
+		}
+		p.VTEPAddrs = append(p.VTEPAddrs, a)
+	}
+	if text := o.Spec.VXLANTunnelMACAddr; text != "" {
+		mac, err := net.ParseMAC(text)
+		if err != nil || len(mac) != len(p.VTEPMAC) {
+			probs.add("spec.vxlanTunnelMACAddr", "%q is not a MAC address", text)
+		} else {
+			copy(p.VTEPMAC[:], mac)
+		}
+	}
+	return p
+}
+
+func samePeer(a, b *drivers.Peer) bool {
+	return a.Name == b.Name && a.VTEPMAC == b.VTEPMAC && a.WireGuardKey == b.WireGuardKey &&
+		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.VTEPAddrs, b.VTEPAddrs)
+}
+
+// sameNetwork reports whether a is on the same network as n, so that it can be a next hop; where the size of the network
+// is not known, sure is false.
+func (n *node) sameNetwork(a netip.Addr) (same, sure bool) {
+	if n == nil || !n.nets[family(a)].IsValid() {
+		return false, false
+	}
+	return n.nets[family(a)].Contains(a), true
+}

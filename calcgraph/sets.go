@@ -1,0 +1,188 @@
+package calcgraph
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"slices"
+	"strconv"
+
+	"github.com/tortie/tortie/api/selector"
+	"github.com/tortie/tortie/drivers"
+)
+
+// sets holds the sets that the rules of active policies refer to, and no others: a set dies with its last rule.
+type sets struct {
+	index    *index[selSets]
+	services *services
+	byID     map[drivers.SetID]*set
+	fresh    []*set // to be filled
+	idle     []*set // lost their last rule, unless one came since
+	touched  []*set
+}
+
+// selSets is the sets that draw on a selector.
+type selSets struct{ sets []*set }
+
+func newSets(l *labels, t *things, sv *services) *sets {
+	s := &sets{index: newIndex[selSets](l, t), services: sv, byID: map[drivers.SetID]*set{}}
+	s.index.visit = s.visit
+	sv.touch = s.touch
+	return s
+}
+
+// hashID is a set's id made from what it is a set of.
+func hashID(kind string, parts ...string) drivers.SetID {
+	h := sha256.New224()
+	for _, p := range parts {
+		h.Write(append([]byte(p), 0))
+	}
+	return drivers.SetID(kind + base64.RawURLEncoding.EncodeToString(h.Sum(nil)))
+}
+
+// addresses holds the set of the addresses of what sel selects.
+func (s *sets) addresses(text *selector.Selector) *set {
+	return s.ofSelector(drivers.SetID(text.ID()), drivers.SetNet, text, "", 0)
+}
+
+// namedPorts holds the set of (address, protocol, port) of what exposes a port of this name, and sel selects.
+func (s *sets) namedPorts(text *selector.Selector, name string, proto uint8) *set {
+	id := hashID("n:", text.ID(), name, strconv.Itoa(int(proto)))
+	return s.ofSelector(id, drivers.SetPort, text, name, proto)
+}
+
+func (s *sets) ofSelector(id drivers.SetID, kind drivers.SetKind, text *selector.Selector, name string, proto uint8) *set {
+	st := s.byID[id]
+	if st == nil {
+		st = &set{id: id, kind: kind, portName: name, proto: proto, sel: s.index.hold(text)}
+		s.created(st)
+	}
+	st.refs++
+	return st
+}
+
+// ofService holds the set of a service's endpoints: of kind SetPort with their ports, of kind SetNet without.
+func (s *sets) ofService(namespace, name string, kind drivers.SetKind) *set {
+	prefix := "svc:"
+	if kind == drivers.SetNet {
+		prefix = "svcnoport:"
+	}
+	id := hashID(prefix, namespace, name)
+	st := s.byID[id]
+	if st == nil {
+		st = &set{id: id, kind: kind, service: s.services.get(namespace, name)}
+		s.created(st)
+	}
+	st.refs++
+	return st
+}
+
+func (s *sets) created(st *set) {
+	s.byID[st.id] = st
+	s.fresh = append(s.fresh, st)
+}
+
+// release lets go of a set.
+func (s *sets) release(st *set) {
+	if st.refs--; st.refs == 0 {
+		s.idle = append(s.idle, st)
+	}
+}
+
+func (s *sets) touch(st *set) {
+	if !st.queued {
+		st.queued = true
+		s.touched = append(s.touched, st)
+	}
+}
+
+// visit brings the change of a thing to the sets of a selector that it is, or was, selected by.
+func (s *sets) visit(c *change, sl *sel[selSets], was, is bool) {
+	for _, st := range sl.data.sets {
+		before, after := c.oldGives, c.newGives
+		if was && is && (st.kind == drivers.SetNet || before.ports == after.ports) {
+			before.nets, after.nets = c.lost, c.gained
+		}
+		if was {
+			st.give(before.nets, before.ports, -1)
+		}
+		if is {
+			st.give(after.nets, after.ports, +1)
+		}
+		s.touch(st)
+	}
+}
+
+// flush removes the sets that no rule refers to, fills the new ones, and reports what is different.
+func (s *sets) flush(u *drivers.Update) {
+	for _, st := range s.idle {
+		if st.refs == 0 && s.byID[st.id] == st {
+			s.drop(st, u)
+		}
+	}
+	s.idle = nil
+	s.fill()
+	for _, st := range s.touched {
+		st.queued = false
+		if s.byID[st.id] != st {
+			continue
+		}
+		if su, ok := st.flush(); ok {
+			u.Sets[st.id] = su
+		}
+	}
+	clear(s.touched)
+	s.touched = s.touched[:0]
+}
+
+func (s *sets) drop(st *set, u *drivers.Update) {
+	delete(s.byID, st.id)
+	if st.emitted {
+		u.Sets[st.id] = drivers.SetUpdate{}
+	}
+	if st.service != nil {
+		s.services.letGo(st.service, st)
+		return
+	}
+	if i := slices.Index(st.sel.data.sets, st); i >= 0 {
+		st.sel.data.sets = slices.Delete(st.sel.data.sets, i, i+1)
+	}
+	if st.sel.refs--; st.sel.refs == 0 {
+		s.index.forget(st.sel)
+	}
+}
+
+// fill gives new sets their members, and has them hear of changes from now on.
+func (s *sets) fill() {
+	var sels []*sel[selSets]
+	ofSel := map[*sel[selSets]][]*set{}
+	var asleep []*sel[selSets]
+	for _, st := range s.fresh {
+		if s.byID[st.id] != st {
+			continue
+		}
+		s.touch(st)
+		if st.service != nil {
+			s.services.fill(st)
+			continue
+		}
+		if ofSel[st.sel] == nil {
+			sels = append(sels, st.sel)
+			if !st.sel.live {
+				asleep = append(asleep, st.sel)
+			}
+		}
+		ofSel[st.sel] = append(ofSel[st.sel], st)
+	}
+	s.fresh = nil
+	s.index.insert(asleep)
+	for _, sl := range sels {
+		fresh := ofSel[sl]
+		s.index.scan(sl, func(id uint32) {
+			g := &s.index.things.all[id].gives
+			for _, st := range fresh {
+				st.give(g.nets, g.ports, +1)
+			}
+		})
+		sl.data.sets = append(sl.data.sets, fresh...)
+	}
+}
