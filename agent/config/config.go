@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tortie/tortie/calcgraph"
 	"github.com/tortie/tortie/drivers"
 )
 
@@ -53,6 +54,11 @@ type Config struct {
 	CutEstablished bool `json:"cutEstablished,omitempty"`
 	// AllowEncapFromWorkloads lets workloads send IPIP and VXLAN of their own.
 	AllowEncapFromWorkloads bool `json:"allowEncapFromWorkloads,omitempty"`
+
+	// VXLANPort is the UDP port of overlays; 0 = 4789.
+	VXLANPort uint16 `json:"vxlanPort,omitempty"`
+	// NATExclusions are destinations that are never masqueraded, beside the address pools.
+	NATExclusions []netip.Prefix `json:"natExclusions,omitempty"`
 
 	// ResyncInterval is how long a round of comparing the whole dataplane with what it must hold takes; 0 = never.
 	ResyncInterval Duration `json:"resyncInterval,omitempty"`
@@ -150,20 +156,32 @@ var toHost = map[string]drivers.EndpointToHost{
 	"Drop": drivers.ToHostDrop, "Accept": drivers.ToHostAccept, "Return": drivers.ToHostReturn,
 }
 
-// Node is what c says of the node, for a State; addrs are its addresses.
-func (c Config) Node(addrs []netip.Prefix) drivers.Node {
-	n := drivers.Node{
-		Name: c.NodeName, MTU: c.MTU, WorkloadPrefixes: []string{c.InterfacePrefix}, EndpointToHost: toHost[c.EndpointToHost],
-		CutEstablished: c.CutEstablished, AllowEncapFromWorkloads: c.AllowEncapFromWorkloads,
-	}
-	for _, a := range addrs {
-		n.Addresses = append(n.Addresses, a.Addr())
+// Graph is what c says to the graph.
+func (c Config) Graph() calcgraph.Config {
+	g := calcgraph.Config{
+		NodeName: c.NodeName, WorkloadPrefixes: []string{c.InterfacePrefix}, MTU: c.MTU, EndpointToHost: toHost[c.EndpointToHost],
+		CutEstablished: c.CutEstablished, VXLANPort: c.VXLANPort, AllowEncapFromWorkloads: c.AllowEncapFromWorkloads,
+		NATExclusions: c.NATExclusions,
 	}
 	for _, f := range c.FailsafeIn {
-		n.FailsafeIn = append(n.FailsafeIn, drivers.Failsafe(f))
+		g.FailsafeIn = append(g.FailsafeIn, drivers.Failsafe(f))
 	}
 	for _, f := range c.FailsafeOut {
-		n.FailsafeOut = append(n.FailsafeOut, drivers.Failsafe(f))
+		g.FailsafeOut = append(g.FailsafeOut, drivers.Failsafe(f))
+	}
+	return g
+}
+
+// Node is what c says of the node, for a State that no graph has made.
+func (c Config) Node() drivers.Node {
+	g := c.Graph()
+	n := drivers.Node{
+		Name: g.NodeName, MTU: g.MTU, WorkloadPrefixes: g.WorkloadPrefixes, FailsafeIn: g.FailsafeIn, FailsafeOut: g.FailsafeOut,
+		EndpointToHost: g.EndpointToHost, CutEstablished: g.CutEstablished, VXLANPort: g.VXLANPort,
+		AllowEncapFromWorkloads: g.AllowEncapFromWorkloads,
+	}
+	for _, a := range c.NodeAddresses {
+		n.Addresses = append(n.Addresses, a.Addr())
 	}
 	return n
 }

@@ -65,7 +65,7 @@ mtu: 1400
 	if d := cmp.Diff(want, c, equate); d != "" {
 		t.Error(d)
 	}
-	n := c.Node(c.NodeAddresses)
+	n := c.Node()
 	if n.EndpointToHost != drivers.ToHostReturn || n.MTU != 1400 || len(n.Addresses) != 2 || n.FailsafeIn[0].Port != 22 ||
 		len(n.FailsafeOut) != 0 || n.WorkloadPrefixes[0] != "tort" {
 		t.Errorf("%+v", n)

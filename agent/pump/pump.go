@@ -81,14 +81,16 @@ func New(o Options) *Pump {
 	return p
 }
 
-// Offer hands over what the graph has flushed. It returns the number of the Offer, which View.Merged compares with, and
-// never waits for the dataplane. Values in u belong to the pump from then on.
+// Offer hands over what the graph has flushed. It returns the number of the last Offer that said anything, which
+// View.Merged compares with, and never waits for the dataplane. Values in u belong to the pump from then on.
 func (p *Pump) Offer(u *drivers.Update) uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.seq++
-	p.next.Merge(u, p.nextCh)
-	p.nudge()
+	if !u.Empty() {
+		p.seq++
+		p.next.Merge(u, p.nextCh)
+		p.nudge()
+	}
 	return p.seq
 }
 

@@ -1,0 +1,224 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/tortie/tortie/agent/ledger"
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/agentapi"
+)
+
+const (
+	orchestratorKubernetes = "k8s"
+	orchestratorDefault    = "cni"
+	namespaceDefault       = "default"
+	maxAddrs               = 16
+)
+
+// Attach plugs a workload in, and answers once its policy is enforced.
+func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns *os.File) (agentapi.AttachResponse, error) {
+	want, o, err := w.plan(r, netns)
+	if err != nil {
+		return agentapi.AttachResponse{}, agentapi.Errorf(agentapi.CodeBadRequest, "attach: %v", err)
+	}
+	if w.o.Attacher == nil {
+		return agentapi.AttachResponse{}, agentapi.Errorf(agentapi.CodeUnsupported, "attach: this driver can't plug workloads in")
+	}
+	if missing := w.o.Ready(); missing != "" {
+		return agentapi.AttachResponse{}, agentapi.Errorf(agentapi.CodeUnavailable, "the agent is not ready (%s): try again", missing)
+	}
+	unlock, err := w.locks.lock(ctx, want.ID())
+	if err != nil {
+		return agentapi.AttachResponse{}, waitError("attach: waiting for another request about this workload", err)
+	}
+	defer unlock()
+	if _, err := w.o.Store(); err != nil {
+		return agentapi.AttachResponse{}, storeError("attach: nothing was done, try again", err)
+	}
+	j := job{entry: want, endpoint: o, netns: netns}
+	if err := w.enter(ctx, &j); err != nil {
+		return agentapi.AttachResponse{}, err
+	}
+	resp, err := w.plug(ctx, &j)
+	if err == nil || !j.fresh || agentapi.CodeOf(err) == agentapi.CodeNotEnforced {
+		return resp, err
+	}
+	if uErr := w.undo(ctx, j); uErr != nil {
+		w.o.Log.Error("undoing an attach that failed; it is tried again", "sandbox", want.Sandbox, "err", uErr)
+	}
+	w.Kick()
+	return agentapi.AttachResponse{}, err
+}
+
+// job is an attach on its way.
+type job struct {
+	entry    ledger.Entry
+	endpoint *api.WorkloadEndpoint
+	netns    *os.File
+	fresh    bool // the ledger did not have it
+	written  bool // something of it may be in the store
+}
+
+// plan checks a request, and makes the ledger entry and the WorkloadEndpoint of it.
+func (w *Workloads) plan(r agentapi.AttachRequest, netns *os.File) (ledger.Entry, *api.WorkloadEndpoint, error) {
+	var none ledger.Entry
+	id := r.Workload
+	if id.Orchestrator == "" {
+		id.Orchestrator = orchestratorDefault
+	}
+	if id.Namespace == "" {
+		id.Namespace = namespaceDefault
+	}
+	if id.Name == "" {
+		id.Name = r.Sandbox
+	}
+	switch {
+	case r.Sandbox == "" || len(r.Sandbox) > 253:
+		return none, nil, errors.New("sandbox: want an id of 1 to 253 letters")
+	case r.Interface == "" || len(r.Interface) > 15:
+		return none, nil, errors.New("interface: want a name of 1 to 15 letters")
+	case netns == nil:
+		return none, nil, errors.New("no network namespace came with the request")
+	case len(r.Addresses) == 0 || len(r.Addresses) > maxAddrs:
+		return none, nil, fmt.Errorf("addresses: want 1 to %d", maxAddrs)
+	case r.MTU < 0 || r.MTU > 65535:
+		return none, nil, fmt.Errorf("mtu: %d is not between 0 and 65535", r.MTU)
+	}
+	e := ledger.Entry{
+		Sandbox: r.Sandbox, Interface: r.Interface, HostIface: ledger.HostIface(w.o.Prefix, r.Sandbox, r.Interface),
+		MAC: ledger.MAC(r.Sandbox, r.Interface), MTU: r.MTU, Namespace: id.Namespace, Name: endpointName(w.o.Node, id, r.Interface),
+		BootID: w.o.BootID, Created: time.Now().UTC(),
+	}
+	for _, a := range r.Addresses {
+		a = a.Unmap()
+		if !a.IsValid() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() {
+			return none, nil, fmt.Errorf("addresses: %s is no address for a workload", a)
+		}
+		if !slices.Contains(e.Addrs, a) {
+			e.Addrs = append(e.Addrs, a)
+		}
+	}
+	if r.MAC != "" {
+		m, err := net.ParseMAC(r.MAC)
+		if err != nil || len(m) != len(e.MAC) || m[0]&1 != 0 {
+			return none, nil, fmt.Errorf("mac: %q is no address of one interface", r.MAC)
+		}
+		e.MAC = drivers.MAC(m)
+	}
+	for _, p := range id.SourcePrefixes {
+		if !p.IsValid() {
+			return none, nil, errors.New("sourcePrefixes: a prefix is missing")
+		}
+	}
+	o := newEndpoint(w.o.Node, e, id)
+	if err := api.Validate(o).ToAggregate(); err != nil {
+		return none, nil, err
+	}
+	return e, o, nil
+}
+
+// enter puts the entry into the ledger, unless an attach of before has.
+func (w *Workloads) enter(ctx context.Context, j *job) error {
+	want := j.entry
+	had, ok := w.o.Ledger.Get(want.ID())
+	if ok && had.Phase == ledger.Plugged {
+		if !slices.Equal(had.Addrs, want.Addrs) || had.MTU != want.MTU || had.MAC != want.MAC || endpointKey(had) != endpointKey(want) {
+			return agentapi.Errorf(agentapi.CodeConflict,
+				"interface %s of sandbox %s is plugged in already, as %s/%s with %v: detach it first", had.Interface, had.Sandbox,
+				had.Namespace, had.Name, had.Addrs)
+		}
+		j.entry = had
+		return nil
+	}
+	if ok { // what was unfinished comes first
+		if err := w.end(ctx, had); err != nil {
+			return err
+		}
+		if left, ok := w.o.Ledger.Get(want.ID()); ok {
+			return agentapi.Errorf(agentapi.CodeUnavailable, "attach: %s/%s of before could not be deleted from the store: try again",
+				left.Namespace, left.Name)
+		}
+	}
+	err := w.o.Ledger.Put(want)
+	var used *ledger.InUse
+	switch {
+	case errors.As(err, &used) && used.Holder.Phase == ledger.Detaching:
+		return agentapi.Errorf(agentapi.CodeUnavailable, "attach: %v, which is being unplugged: try again", err)
+	case errors.As(err, &used):
+		return agentapi.Errorf(agentapi.CodeConflict, "attach: %v", err)
+	}
+	j.fresh = err == nil
+	return err
+}
+
+// plug does what the ledger says.
+func (w *Workloads) plug(ctx context.Context, j *job) (agentapi.AttachResponse, error) {
+	var none agentapi.AttachResponse
+	e := j.entry
+	made, err := w.o.Attacher.Attach(ctx, attachment(e, fmt.Sprintf("/proc/self/fd/%d", j.netns.Fd())))
+	if err != nil {
+		return none, fmt.Errorf("attach: making the interface: %w", err)
+	}
+	if j.fresh {
+		// The last owner of an address may have left flows behind: no packet of the new one may ride on them.
+		if err := w.o.Plane.CutFlows(ctx, e.Addrs); err != nil {
+			return none, waitError("attach: cutting old flows", err)
+		}
+	}
+	if _, err := w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
+		return none, waitError("attach", err)
+	}
+	s, err := w.o.Store()
+	if err != nil {
+		return none, storeError("attach: nothing was done, try again", err)
+	}
+	j.written = true // an answer may get lost on its way
+	stored, err := putEndpoint(ctx, s, j.endpoint)
+	if err != nil {
+		return none, storeError("attach: writing the WorkloadEndpoint, try again", err)
+	}
+	if err := w.await(ctx, e, stored); err != nil {
+		return none, err
+	}
+	return agentapi.AttachResponse{
+		HostIface: made.HostIface, MAC: made.MAC.String(), MTU: made.MTU, Addresses: e.Addrs, Gateways: made.Gateways,
+		Endpoint: e.Namespace + "/" + e.Name,
+	}, nil
+}
+
+// await waits until the policy of a workload is in the dataplane.
+func (w *Workloads) await(ctx context.Context, e ledger.Entry, stored *api.WorkloadEndpoint) error {
+	since, err := w.o.Graph.WaitSeen(ctx, api.KeyOf(stored), stored.ResourceVersion)
+	if err == nil {
+		err = w.o.Plane.WaitEnforced(ctx, e.ID(), uint64(stored.Generation), since)
+	}
+	if err != nil {
+		return agentapi.Errorf(agentapi.CodeNotEnforced, "%s is plugged in, but %v", e.Namespace+"/"+e.Name, err)
+	}
+	return nil
+}
+
+// undo takes back an attach that has failed: nothing of it stays.
+func (w *Workloads) undo(ctx context.Context, j job) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	e := j.entry
+	e.Phase = ledger.Detaching
+	if err := w.o.Ledger.Put(e); err != nil {
+		return err
+	}
+	if err := w.unplug(ctx, e); err != nil {
+		return err
+	}
+	if !j.written {
+		return w.o.Ledger.Remove(e.ID())
+	}
+	return w.forget(ctx, e)
+}

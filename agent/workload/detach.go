@@ -1,0 +1,110 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tortie/tortie/agent/ledger"
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/agentapi"
+)
+
+// Detach unplugs a workload. One that isn't there is no error.
+func (w *Workloads) Detach(ctx context.Context, r agentapi.DetachRequest) error {
+	if r.Sandbox == "" || r.Interface == "" {
+		return agentapi.Errorf(agentapi.CodeBadRequest, "detach: want a sandbox and an interface")
+	}
+	if w.o.Attacher == nil {
+		return agentapi.Errorf(agentapi.CodeUnsupported, "detach: this driver can't plug workloads in")
+	}
+	id := drivers.EndpointID{Kind: drivers.Workload, Sandbox: r.Sandbox, Interface: r.Interface}
+	err := w.detach(ctx, id, false)
+	if _, left := w.o.Ledger.Get(id); left {
+		w.Kick()
+	}
+	return err
+}
+
+// detach unplugs id; with unfinished only if that had begun before.
+func (w *Workloads) detach(ctx context.Context, id drivers.EndpointID, unfinished bool) error {
+	unlock, err := w.locks.lock(ctx, id)
+	if err != nil {
+		return waitError("detach: waiting for another request about this workload", err)
+	}
+	defer unlock()
+	e, ok := w.o.Ledger.Get(id)
+	if unfinished && (!ok || e.Phase == ledger.Plugged) {
+		return nil
+	}
+	if !ok {
+		// An entry that was damaged may have left its interface behind.
+		a := drivers.Attachment{ID: id, HostIface: ledger.HostIface(w.o.Prefix, id.Sandbox, id.Interface)}
+		if err := w.o.Attacher.Detach(ctx, a); err != nil {
+			return fmt.Errorf("detach: removing the interface: %w", err)
+		}
+		return nil
+	}
+	return w.end(ctx, e)
+}
+
+// end brings an entry out of the ledger, from whatever phase it is in. What is left to do in the store when it returns
+// nil is in the ledger, and Run does it.
+func (w *Workloads) end(ctx context.Context, e ledger.Entry) error {
+	if e.Phase == ledger.Plugged {
+		e.Phase = ledger.Detaching
+		if err := w.o.Ledger.Put(e); err != nil {
+			return err
+		}
+	}
+	if e.Phase == ledger.Detaching {
+		if err := w.unplug(ctx, e); err != nil {
+			return err
+		}
+	}
+	return w.forget(ctx, e)
+}
+
+// unplug denies the workload, cuts its flows and removes its interface.
+func (w *Workloads) unplug(ctx context.Context, e ledger.Entry) error {
+	since, err := w.o.Graph.Attached(ctx, e.ID(), nil)
+	if err != nil {
+		return waitError("detach", err)
+	}
+	if since > 0 { // else the dataplane isn't the graph's yet; without an interface nothing passes
+		if err := w.o.Plane.WaitGone(ctx, e.ID(), since); err != nil {
+			return waitError("detach: closing the endpoint", err)
+		}
+	}
+	if err := w.o.Plane.CutFlows(ctx, e.Addrs); err != nil {
+		return waitError("detach: cutting its flows", err)
+	}
+	if err := w.o.Attacher.Detach(ctx, attachment(e, "")); err != nil {
+		return fmt.Errorf("detach: removing the interface: %w", err)
+	}
+	return nil
+}
+
+// forget deletes the WorkloadEndpoint and the ledger entry. If the store can't be reached, the ledger keeps a note for
+// Run; that is no error.
+func (w *Workloads) forget(ctx context.Context, e ledger.Entry) error {
+	err := w.deleteEndpoint(ctx, e)
+	if err == nil {
+		return w.o.Ledger.Remove(e.ID())
+	}
+	if e.Phase == ledger.Gone {
+		return nil
+	}
+	w.o.Log.Info("a WorkloadEndpoint is left in the store for later", "endpoint", e.Namespace+"/"+e.Name, "err", err)
+	e.Phase = ledger.Gone
+	return w.o.Ledger.Put(e)
+}
+
+func (w *Workloads) deleteEndpoint(ctx context.Context, e ledger.Entry) error {
+	s, err := w.o.Store()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
+	defer cancel()
+	return deleteEndpoint(ctx, s, w.o.Node, e)
+}

@@ -1,0 +1,135 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tortie/tortie/agent/ledger"
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/internal/agentapi"
+)
+
+// writeTries is how often a write is tried that someone else gets in the way of.
+const writeTries = 5
+
+// endpointName is the name of a workload's WorkloadEndpoint: node, orchestrator, workload and interface, each with its
+// dashes doubled so that no two workloads share one.
+func endpointName(node string, w agentapi.Workload, iface string) string {
+	parts := []string{node, w.Orchestrator, w.Name, iface}
+	for i, p := range parts {
+		parts[i] = strings.ReplaceAll(p, "-", "--")
+	}
+	return strings.Join(parts, "-")
+}
+
+// newEndpoint makes the WorkloadEndpoint of an attach.
+func newEndpoint(node string, e ledger.Entry, w agentapi.Workload) *api.WorkloadEndpoint {
+	o := &api.WorkloadEndpoint{
+		TypeMeta:   metav1.TypeMeta{APIVersion: api.GroupVersion, Kind: "WorkloadEndpoint"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: e.Namespace, Name: e.Name, Labels: maps.Clone(w.Labels)},
+		Spec: api.WorkloadEndpointSpec{
+			Orchestrator: w.Orchestrator, Workload: w.Name, Node: node, ContainerID: e.Sandbox, Endpoint: e.Interface,
+			ServiceAccountName: w.ServiceAccount, Profiles: slices.Clone(w.Profiles), InterfaceName: e.HostIface, MAC: e.MAC.String(),
+		},
+	}
+	if w.Orchestrator == orchestratorKubernetes {
+		o.Spec.Pod = w.Name
+	}
+	for _, a := range e.Addrs {
+		o.Spec.IPNetworks = append(o.Spec.IPNetworks, netip.PrefixFrom(a, a.BitLen()).String())
+	}
+	for _, p := range w.Ports {
+		o.Spec.Ports = append(o.Spec.Ports, api.EndpointPort{Name: p.Name, Protocol: api.Protocol{Name: p.Protocol}, Port: p.Port})
+	}
+	for _, p := range w.SourcePrefixes {
+		o.Spec.AllowSpoofedSourcePrefixes = append(o.Spec.AllowSpoofedSourcePrefixes, p.String())
+	}
+	api.Default(o)
+	return o
+}
+
+// putEndpoint writes o, with one write if it is new, and returns it as stored.
+func putEndpoint(ctx context.Context, s datastore.Store, o *api.WorkloadEndpoint) (*api.WorkloadEndpoint, error) {
+	var got api.Object
+	var err error
+	for range writeTries {
+		if got, err = s.Create(ctx, o); err == nil {
+			return asEndpoint(got)
+		}
+		if !errors.Is(err, datastore.ErrExists) {
+			return nil, err
+		}
+		got, err = s.Get(ctx, api.KeyOf(o))
+		if errors.Is(err, datastore.ErrNotFound) {
+			continue // it has just gone
+		}
+		if err != nil && !errors.Is(err, datastore.ErrUnreadable) {
+			return nil, err
+		}
+		c := *o
+		if was, _ := asEndpoint(got); was != nil {
+			if reflect.DeepEqual(was.Spec, o.Spec) && maps.Equal(was.Labels, o.Labels) {
+				return was, nil
+			}
+			c.ResourceVersion = was.ResourceVersion
+		}
+		if got, err = s.Update(ctx, &c); err == nil {
+			return asEndpoint(got)
+		}
+		if !errors.Is(err, datastore.ErrConflict) && !errors.Is(err, datastore.ErrNotFound) {
+			return nil, err
+		}
+	}
+	return nil, err
+}
+
+func asEndpoint(o api.Object) (*api.WorkloadEndpoint, error) {
+	w, ok := o.(*api.WorkloadEndpoint)
+	if !ok || w == nil {
+		return nil, fmt.Errorf("the store answers with a %T", o)
+	}
+	return w, nil
+}
+
+// deleteEndpoint deletes the WorkloadEndpoint of e, unless it is another sandbox's by now.
+func deleteEndpoint(ctx context.Context, s datastore.Store, node string, e ledger.Entry) error {
+	key := endpointKey(e)
+	var err error
+	for range writeTries {
+		var o api.Object
+		o, err = s.Get(ctx, key)
+		if errors.Is(err, datastore.ErrNotFound) {
+			return nil
+		}
+		revision := ""
+		if err == nil {
+			w, wErr := asEndpoint(o)
+			if wErr != nil {
+				return wErr
+			}
+			if w.Spec.ContainerID != e.Sandbox || w.Spec.Node != node {
+				return nil
+			}
+			revision = w.ResourceVersion
+		} else if !errors.Is(err, datastore.ErrUnreadable) {
+			return err
+		}
+		err = s.Delete(ctx, key, revision)
+		if err == nil || errors.Is(err, datastore.ErrNotFound) {
+			return nil
+		}
+		if !errors.Is(err, datastore.ErrConflict) {
+			return err
+		}
+	}
+	return err
+}

@@ -1,0 +1,206 @@
+// Package workload plugs workloads in and out.
+//
+//	attach: ledger (fsync) ─► link ─► flows of the address cut ─► graph ─► WorkloadEndpoint into the store
+//	        ─► wait until its policy is in the dataplane ─► answer
+//	detach: ledger says so (fsync) ─► out of the graph ─► wait until the dataplane denies ─► flows cut ─► link removed
+//	        ─► WorkloadEndpoint out of the store ─► out of the ledger
+//
+// Whatever is interrupted is in the ledger: an attach is repeated by its caller, a detach is brought to its end by Run.
+// The store may be away during a detach: the ledger then remembers that a WorkloadEndpoint has to go.
+//
+//	workload.go  Workloads, and what it stands on
+//	attach.go    attach
+//	detach.go    detach, and the end of what was interrupted
+//	endpoint.go  the WorkloadEndpoint
+//	locks.go     one request at a time for each workload
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/tortie/tortie/agent/ledger"
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/calcgraph"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/agentapi"
+	"github.com/tortie/tortie/internal/backoff"
+)
+
+const (
+	// deleteTimeout is how long a detach waits for the store before it leaves the rest to Run.
+	deleteTimeout = 3 * time.Second
+	// undoTimeout bounds what is done after a request has failed.
+	undoTimeout = 15 * time.Second
+)
+
+// Graph is where workloads are told of.
+type Graph interface {
+	// Attached says that a workload is plugged in (nil: it isn't), and returns the number of the Offer that has it in; 0
+	// before the graph is in sync.
+	Attached(ctx context.Context, id drivers.EndpointID, e *calcgraph.LedgerEntry) (uint64, error)
+	// WaitSeen waits until the store has told of key at revision or later.
+	WaitSeen(ctx context.Context, key api.Key, revision string) (uint64, error)
+	LedgerRead(ctx context.Context) error
+}
+
+// Dataplane is what can be waited for.
+type Dataplane interface {
+	WaitEnforced(ctx context.Context, id drivers.EndpointID, generation, since uint64) error
+	WaitGone(ctx context.Context, id drivers.EndpointID, since uint64) error
+	CutFlows(ctx context.Context, addrs []netip.Addr) error
+}
+
+// Options is what New takes.
+type Options struct {
+	Node     string
+	Prefix   string // of names of host interfaces
+	BootID   string
+	Ledger   *ledger.Ledger
+	Attacher drivers.Attacher // nil: this driver can't plug workloads in
+	Graph    Graph
+	Plane    Dataplane
+	// Store returns the store, or why it can't be used now.
+	Store func() (datastore.Store, error)
+	// Ready says what the agent is still waiting for; "" = nothing.
+	Ready func() string
+	Log   *slog.Logger
+}
+
+// Workloads is safe for concurrent use.
+type Workloads struct {
+	o     Options
+	locks locks
+	kick  chan struct{}
+}
+
+// New returns Workloads over what the ledger holds; Restore comes next.
+func New(o Options) *Workloads {
+	return &Workloads{o: o, locks: newLocks(), kick: make(chan struct{}, 1)}
+}
+
+// Restore tells the graph of the workloads in the ledger. host is the host's interfaces, nil if nobody knows them: an
+// entry of an earlier boot whose interface is gone is given up.
+func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error {
+	there := map[string]bool{}
+	for _, i := range host {
+		there[i.Name] = true
+	}
+	for _, e := range w.o.Ledger.List() {
+		if e.Phase == ledger.Plugged && e.BootID != w.o.BootID && host != nil && !there[e.HostIface] {
+			w.o.Log.Info("a workload is gone since the last boot", "sandbox", e.Sandbox, "interface", e.Interface, "endpoint", e.Namespace+"/"+e.Name)
+			e.Phase = ledger.Gone
+			if err := w.o.Ledger.Put(e); err != nil {
+				return err
+			}
+		}
+		if e.Phase != ledger.Plugged {
+			w.Kick()
+			continue
+		}
+		if _, err := w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
+			return err
+		}
+	}
+	return w.o.Graph.LedgerRead(ctx)
+}
+
+// Kick makes Run look for unfinished work now: the store has come back, say. Never blocks.
+func (w *Workloads) Kick() {
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run brings to their end detaches that were interrupted or could not reach the store, until ctx ends.
+func (w *Workloads) Run(ctx context.Context) {
+	retry := backoff.Backoff{Min: time.Second, Max: time.Minute}
+	for {
+		left := w.finish(ctx)
+		wait := time.Duration(1<<63 - 1)
+		if left {
+			wait = retry.Next()
+		} else {
+			retry.Reset()
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-w.kick:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// finish tries every unfinished detach once, and reports whether some are left.
+func (w *Workloads) finish(ctx context.Context) (left bool) {
+	for _, e := range w.o.Ledger.List() {
+		if e.Phase == ledger.Plugged || ctx.Err() != nil {
+			continue
+		}
+		dctx, cancel := context.WithTimeout(ctx, undoTimeout)
+		err := w.detach(dctx, e.ID(), true)
+		cancel()
+		if err != nil {
+			w.o.Log.Debug("a detach is not finished yet", "sandbox", e.Sandbox, "err", err)
+		}
+		if now, ok := w.o.Ledger.Get(e.ID()); ok && now.Phase != ledger.Plugged {
+			left = true
+		}
+	}
+	return left
+}
+
+// Backlog is how many WorkloadEndpoints of workloads that are gone are still in the store.
+func (w *Workloads) Backlog() int {
+	n := 0
+	for _, e := range w.o.Ledger.List() {
+		if e.Phase == ledger.Gone {
+			n++
+		}
+	}
+	return n
+}
+
+// Busy reports whether a request about id is being served.
+func (w *Workloads) Busy(id drivers.EndpointID) bool { return w.locks.held(id) }
+
+// graphEntry is e in the graph's words.
+func graphEntry(e ledger.Entry) *calcgraph.LedgerEntry {
+	return &calcgraph.LedgerEntry{Name: endpointKey(e), Iface: e.HostIface, MAC: e.MAC, Addrs: e.Addrs}
+}
+
+func endpointKey(e ledger.Entry) api.Key {
+	return api.Key{Kind: "WorkloadEndpoint", Namespace: e.Namespace, Name: e.Name}
+}
+
+func attachment(e ledger.Entry, netns string) drivers.Attachment {
+	return drivers.Attachment{ID: e.ID(), Netns: netns, HostIface: e.HostIface, MAC: e.MAC, Addrs: e.Addrs, MTU: e.MTU}
+}
+
+// storeError puts an error of the store into words for a client.
+func storeError(doing string, err error) error {
+	code := agentapi.CodeUnavailable
+	if errors.Is(err, datastore.ErrInvalid) {
+		code = agentapi.CodeBadRequest
+	}
+	return agentapi.Errorf(code, "%s: %v", doing, err)
+}
+
+// waitError puts an error of waiting into words for a client.
+func waitError(doing string, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return agentapi.Errorf(agentapi.CodeUnavailable, "%s: it took too long: %v; try again", doing, err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
