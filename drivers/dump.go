@@ -79,7 +79,7 @@ func (d dumper) line(words ...string) {
 func (d dumper) node(n *Node) {
 	d.line("node", quoted(n.Name), list("addresses", n.Addresses), number("mtu", n.MTU), list("workloads", n.WorkloadPrefixes),
 		"to-host="+n.EndpointToHost.String(), "service-nat="+n.ServiceNAT.String(), number("vxlan-port", int(n.VXLANPort)),
-		flag("cut-established", n.CutEstablished), flag("workloads-may-encap", n.AllowEncapFromWorkloads))
+		onOff("cut-established", n.CutEstablished), onOff("workloads-may-encap", n.AllowEncapFromWorkloads))
 	for _, f := range n.FailsafeIn {
 		d.line("  failsafe in", f.String())
 	}
@@ -102,11 +102,11 @@ func (d dumper) route(r *Route) {
 	if r.Encap != EncapNone {
 		enc = "encap=" + r.Encap.String()
 	}
-	d.line("route", r.Dst.String(), r.Kind.String(), text("iface", r.Iface), via, enc, text("peer", r.Peer), flag("learned", r.Learned))
+	d.line("route", r.Dst.String(), r.Kind.String(), text("iface", r.Iface), via, enc, text("peer", r.Peer), onOff("learned", r.Learned))
 }
 
 func (d dumper) policy(id PolicyID, p *Policy) {
-	d.line("policy", quoted(id.String()), text("tier", p.Tier), flag("staged", p.Staged))
+	d.line("policy", quoted(id.String()), text("tier", p.Tier), onOff("staged", p.Staged))
 	for i := range p.In {
 		d.line("  in", strconv.Itoa(i), p.In[i].String())
 	}
@@ -140,7 +140,7 @@ func (d dumper) tiers(what string, l *TierList) {
 	}
 	for _, t := range l.Tiers {
 		d.line("  "+what, "tier="+quoted(t.Name), "default="+t.Default.String(), "order="+strconv.FormatFloat(t.Order, 'g', -1, 64),
-			flag("staged", t.Staged), list("policies", t.Policies))
+			onOff("staged", t.Staged), list("policies", t.Policies))
 	}
 }
 
@@ -159,7 +159,7 @@ func text(key, val string) string {
 	return key + "=" + quoted(val)
 }
 
-func flag(name string, on bool) string {
+func onOff(name string, on bool) string {
 	if on {
 		return name
 	}

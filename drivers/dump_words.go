@@ -193,7 +193,7 @@ func (s Step) String() string {
 		policy = s.Policy.String()
 	}
 	words := []string{string(s.Stage) + ":"}
-	for _, w := range []string{dir, s.Endpoint, text("tier", s.Tier), policy, rule, flag("(staged)", s.Staged), s.Outcome} {
+	for _, w := range []string{dir, s.Endpoint, text("tier", s.Tier), policy, rule, onOff("(staged)", s.Staged), s.Outcome} {
 		if w != "" {
 			words = append(words, w)
 		}

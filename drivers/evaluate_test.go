@@ -2,6 +2,7 @@ package drivers
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,7 +71,7 @@ func tierOf(where, name string, def Action, rules ...Rule) change {
 		d := map[string]*Directions{"normal": &p.Normal, "forward": &p.Forward, "pre-dnat": &p.PreDNAT, "untracked": &p.Untracked}[words[1]]
 		l := map[string]**TierList{"in": &d.In, "out": &d.Out}[words[2]]
 		id := PolicyID{Kind: KindGlobalNetworkPolicy, Name: name + " of " + where}
-		pol := &Policy{ID: id, Tier: name, In: rules, Out: rules, Staged: strings.HasPrefix(name, "staged")}
+		pol := &Policy{ID: id, Tier: name, In: rules, Out: slices.Clone(rules), Staged: strings.HasPrefix(name, "staged")}
 		pol.SetRuleIDs()
 		s.Policies[id] = pol
 		if *l == nil {

@@ -345,7 +345,8 @@ func (s *Set) UnmarshalJSON(b []byte) error {
 		if err != nil {
 			return err
 		}
-		if strings.Contains(t, ",") != (kind == SetPort) || m.Prefix.Addr().Is4In6() {
+		isPort, isNet := m.Proto != 0, m.Proto == 0 && m.Port == 0
+		if kind == SetPort && !isPort || kind == SetNet && !isNet || m.Prefix.Addr().Is4In6() {
 			return fmt.Errorf("%q is no member of a set of kind %s", t, j.Kind)
 		}
 		ms = append(ms, m)
