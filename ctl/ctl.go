@@ -1,0 +1,235 @@
+// Package ctl is the verbs of the tortie command line that people use: apply, get, delete, status, explain, attach,
+// detach. They speak with the store, with the agent's socket, or (explain -f) with nothing but files.
+//
+//	ctl.go       Env, and what the verbs share
+//	apply.go     apply -f
+//	get.go       get; tables.go has the columns of each kind
+//	delete.go    delete
+//	status.go    status, of the agent on this node
+//	explain.go   explain: what happens to a packet, and why; world.go computes the State of every node for it
+//	attach.go    attach and detach: plug a workload's network namespace in by hand
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/internal/agentapi"
+)
+
+// Exit codes, for scripts.
+const (
+	ExitOK      = 0
+	ExitError   = 1 // something went wrong; the message says what
+	ExitUsage   = 2 // the call itself is wrong
+	ExitMissing = 3 // what was asked for is not there
+	ExitDenied  = 4 // explain: the packet is denied
+)
+
+// Env is what the verbs need of the world.
+type Env struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Color    bool // Out is a terminal that shows colours
+
+	Store  func(ctx context.Context) (datastore.Store, error) // connects to the store that the flags name
+	Socket func() string                                      // path of the agent's socket
+}
+
+// ExitCoder is an error that knows its exit code. An empty message prints nothing.
+type ExitCoder struct {
+	Code int
+	Err  error
+}
+
+func (e *ExitCoder) Error() string {
+	if e.Err == nil {
+		return ""
+	}
+	return e.Err.Error()
+}
+
+func (e *ExitCoder) Unwrap() error { return e.Err }
+
+// ExitCode returns the code that a command ending with err should exit with.
+func ExitCode(err error) int {
+	var ec *ExitCoder
+	switch {
+	case err == nil:
+		return ExitOK
+	case errors.As(err, &ec):
+		return ec.Code
+	case errors.Is(err, datastore.ErrNotFound):
+		return ExitMissing
+	}
+	return ExitError
+}
+
+func usage(format string, args ...any) error {
+	return &ExitCoder{Code: ExitUsage, Err: fmt.Errorf(format, args...)}
+}
+
+// Commands returns the verbs.
+func Commands(env *Env) []*cobra.Command {
+	return []*cobra.Command{
+		applyCommand(env), getCommand(env), deleteCommand(env), statusCommand(env), explainCommand(env),
+		attachCommand(env), detachCommand(env),
+	}
+}
+
+// withStore runs fn with a connected store.
+func (env *Env) withStore(ctx context.Context, fn func(datastore.Store) error) error {
+	s, err := env.Store(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(s), s.Close())
+}
+
+// agent returns a client of the agent on this node.
+func (env *Env) agent() *agentapi.Client { return agentapi.NewClient(env.Socket()) }
+
+// readFiles decodes the objects of all paths ("-" is standard input, a folder means its *.yaml, *.yml and *.json files),
+// defaults and validates them. All problems are returned together.
+func (env *Env) readFiles(paths []string, namespace string) ([]api.Object, error) {
+	files, err := listFiles(paths)
+	if err != nil {
+		return nil, err
+	}
+	var objects []api.Object
+	var errs []error
+	for _, f := range files {
+		data, err := env.readFile(f)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		os, err := api.Decode(data)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", f, err))
+		}
+		for _, o := range os {
+			if err := prepare(o, namespace); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", f, err))
+			}
+			objects = append(objects, o)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if len(objects) == 0 {
+		return nil, usage("no objects in %s", strings.Join(paths, ", "))
+	}
+	return objects, nil
+}
+
+func (env *Env) readFile(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(env.In)
+	}
+	return os.ReadFile(path)
+}
+
+// listFiles replaces folders by the files in them, in the order of their names.
+func listFiles(paths []string) ([]string, error) {
+	var files []string
+	for _, p := range paths {
+		if p == "-" {
+			files = append(files, p)
+			continue
+		}
+		info, err := os.Stat(p)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			files = append(files, p)
+			continue
+		}
+		entries, err := os.ReadDir(p)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".yaml" || ext == ".yml" || ext == ".json") {
+				files = append(files, filepath.Join(p, e.Name()))
+			}
+		}
+	}
+	return files, nil
+}
+
+// prepare gives o its namespace and defaults, and validates it. Each violation names the object and the field.
+func prepare(o api.Object, namespace string) error {
+	if k, ok := api.KindByName(o.GetKind()); ok && k.Namespaced && o.GetNamespace() == "" {
+		o.SetNamespace(namespace)
+	}
+	api.Default(o)
+	problems := api.Validate(o)
+	if len(problems) == 0 {
+		return nil
+	}
+	errs := make([]error, 0, len(problems))
+	for _, p := range problems {
+		errs = append(errs, fmt.Errorf("%s: %w", api.KeyOf(o), p))
+	}
+	return errors.Join(errs...)
+}
+
+// kindOf finds a kind by any of its names.
+func kindOf(name string) (api.KindInfo, error) {
+	k, ok := api.KindByName(name)
+	if ok {
+		return k, nil
+	}
+	names := make([]string, 0, 16)
+	for _, k := range api.Kinds() {
+		names = append(names, strings.ToLower(k.Plural))
+	}
+	sort.Strings(names)
+	return k, usage("there is no kind %q; the kinds are %s", name, strings.Join(names, ", "))
+}
+
+// completeKinds offers kinds for the first argument and names from the store for the others.
+func (env *Env) completeKinds(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		var names []string
+		for _, k := range api.Kinds() {
+			names = append(names, strings.ToLower(k.Plural))
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+	k, err := kindOf(args[0])
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ns := ""
+	if k.Namespaced {
+		ns, _ = cmd.Flags().GetString("namespace")
+	}
+	var names []string
+	err = env.withStore(cmd.Context(), func(s datastore.Store) error {
+		objects, err := s.List(cmd.Context(), k.Kind, ns)
+		for _, o := range objects {
+			if strings.HasPrefix(o.GetName(), prefix) {
+				names = append(names, o.GetName())
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

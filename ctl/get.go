@@ -1,0 +1,187 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+)
+
+func getCommand(env *Env) *cobra.Command {
+	var namespace, output string
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "get KIND [NAME...]",
+		Short: "Show objects: a table for people, or YAML and JSON for machines",
+		Long: `Show objects of a kind: a table for people (-o wide has more columns), or YAML, JSON or names for machines.
+
+KIND is a kind's name in any form: networkpolicies, NetworkPolicy, cnp. "all" is every kind.`,
+		Example:           "  tortie get networkpolicies -A\n  tortie get tier default -o yaml",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: env.completeKinds,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			print, ok := printers[output]
+			if !ok {
+				return usage("there is no output format %q; the formats are table, wide, yaml, json and name", output)
+			}
+			if all {
+				namespace = ""
+			}
+			return env.withStore(cmd.Context(), func(s datastore.Store) error {
+				objects, err := fetch(cmd.Context(), s, args[0], namespace, args[1:])
+				if len(objects) == 0 && err == nil && (output == "table" || output == "wide") {
+					where := "in namespace " + namespace + " (-A looks in all)"
+					if k, _ := api.KindByName(args[0]); all || !k.Namespaced {
+						where = "in the store"
+					}
+					fmt.Fprintf(env.Err, "no %s %s\n", strings.ToLower(args[0]), where)
+					return nil
+				}
+				return errors.Join(print(env.Out, objects), err)
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace")
+	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "objects of all namespaces")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, wide, yaml, json or name")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "wide", "yaml", "json", "name"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// fetch lists the objects of a kind, or gets those of names. Missing names are an error, after the others.
+func fetch(ctx context.Context, s datastore.Store, kind, namespace string, names []string) ([]api.Object, error) {
+	if strings.EqualFold(kind, "all") {
+		if len(names) > 0 {
+			return nil, usage("\"all\" takes no names")
+		}
+		var out []api.Object
+		for _, k := range api.Kinds() {
+			os, err := s.List(ctx, k.Kind, namespaceFor(k, namespace))
+			if err != nil {
+				return out, err
+			}
+			out = append(out, os...)
+		}
+		return out, nil
+	}
+	k, err := kindOf(kind)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return s.List(ctx, k.Kind, namespaceFor(k, namespace))
+	}
+	if k.Namespaced && namespace == "" {
+		return nil, usage("a name needs its namespace: give -n instead of -A")
+	}
+	var out []api.Object
+	var errs []error
+	for _, name := range names {
+		o, err := s.Get(ctx, api.Key{Kind: k.Kind, Namespace: namespaceFor(k, namespace), Name: name})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out = append(out, o)
+	}
+	return out, errors.Join(errs...)
+}
+
+func namespaceFor(k api.KindInfo, namespace string) string {
+	if !k.Namespaced {
+		return ""
+	}
+	return namespace
+}
+
+var printers = map[string]func(io.Writer, []api.Object) error{
+	"table": func(w io.Writer, os []api.Object) error { return printTable(w, os, false) },
+	"wide":  func(w io.Writer, os []api.Object) error { return printTable(w, os, true) },
+	"yaml":  printYAML,
+	"json":  printJSON,
+	"name": func(w io.Writer, os []api.Object) error {
+		for _, o := range os {
+			fmt.Fprintln(w, api.KeyOf(o))
+		}
+		return nil
+	},
+}
+
+func printYAML(w io.Writer, objects []api.Object) error {
+	for i, o := range objects {
+		b, err := api.Encode(o)
+		if err != nil {
+			return fmt.Errorf("encoding %s: %w", api.KeyOf(o), err)
+		}
+		if b, err = yaml.JSONToYAML(b); err != nil {
+			return fmt.Errorf("encoding %s: %w", api.KeyOf(o), err)
+		}
+		if i > 0 {
+			fmt.Fprintln(w, "---")
+		}
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printJSON gives one object as it is and several as a List.
+func printJSON(w io.Writer, objects []api.Object) error {
+	items := make([]json.RawMessage, 0, len(objects))
+	for _, o := range objects {
+		b, err := api.Encode(o)
+		if err != nil {
+			return fmt.Errorf("encoding %s: %w", api.KeyOf(o), err)
+		}
+		items = append(items, b)
+	}
+	var v any = map[string]any{"apiVersion": "v1", "kind": "List", "items": items}
+	if len(items) == 1 {
+		v = items[0]
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// printTable prints a table for each run of objects of one kind.
+func printTable(w io.Writer, objects []api.Object, wide bool) error {
+	for i := 0; i < len(objects); {
+		kind, j := objects[i].GetKind(), i
+		for j < len(objects) && objects[j].GetKind() == kind {
+			j++
+		}
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		cols := columnsOf(kind, wide)
+		tw := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+		heads := make([]string, len(cols))
+		for c, col := range cols {
+			heads[c] = col.head
+		}
+		fmt.Fprintln(tw, strings.Join(heads, "\t"))
+		for _, o := range objects[i:j] {
+			cells := make([]string, len(cols))
+			for c, col := range cols {
+				cells[c] = col.cell(o)
+			}
+			fmt.Fprintln(tw, strings.Join(cells, "\t"))
+		}
+		if err := tw.Flush(); err != nil {
+			return err
+		}
+		i = j
+	}
+	return nil
+}

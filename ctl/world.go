@@ -1,0 +1,210 @@
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/calcgraph"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/drivers"
+)
+
+// world is the State of every node, as far as it can be known: computed from objects as the agent of each node would,
+// and replaced by the State that a live agent holds where one answers.
+type world struct {
+	objects  map[api.Key]api.Object
+	states   map[string]*drivers.State // by node
+	source   map[string]string         // where each came from, for people
+	problems []string
+}
+
+// uplinkName is the host interface that a node is taken to have where nobody has looked.
+const uplinkName = "eth0"
+
+func newWorld(objects []api.Object, source string) *world {
+	w := &world{objects: map[api.Key]api.Object{}, states: map[string]*drivers.State{}, source: map[string]string{}}
+	nodes := map[string]bool{}
+	for _, o := range objects {
+		w.objects[api.KeyOf(o)] = o
+		switch o := o.(type) {
+		case *api.Node:
+			nodes[o.Name] = true
+		case *api.WorkloadEndpoint:
+			nodes[o.Spec.Node] = true
+		case *api.HostEndpoint:
+			nodes[o.Spec.Node] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(nodes)) {
+		w.compute(name)
+		w.source[name] = source
+	}
+	return w
+}
+
+// compute makes the State of one node: each WorkloadEndpoint that the store places there is taken to be plugged in.
+func (w *world) compute(node string) {
+	g := calcgraph.New(calcgraph.Default(node))
+	for key, o := range w.objects {
+		g.Update(key, o)
+		if wep, ok := o.(*api.WorkloadEndpoint); ok && wep.Spec.Node == node {
+			g.Attached(drivers.EndpointID{Kind: drivers.Workload, Sandbox: key.Namespace + "/" + key.Name, Interface: "eth0"}, ledgerEntry(key, wep))
+		}
+	}
+	g.Host(w.interfaces(node))
+	s := drivers.NewState()
+	s.Merge(g.Flush(), nil)
+	w.states[node] = s
+	for _, p := range g.Problems() {
+		if text := fmt.Sprintf("%s: %s: %s", p.Key, p.Field, p.Reason); !slices.Contains(w.problems, text) {
+			w.problems = append(w.problems, text)
+		}
+	}
+}
+
+func ledgerEntry(key api.Key, wep *api.WorkloadEndpoint) *calcgraph.LedgerEntry {
+	e := &calcgraph.LedgerEntry{Name: key, Iface: wep.Spec.InterfaceName}
+	if e.Iface == "" {
+		e.Iface = "tort:" + key.Namespace + "/" + key.Name // no interface has such a name; it only has to be unique here
+	}
+	if mac, err := net.ParseMAC(wep.Spec.MAC); err == nil && len(mac) == len(e.MAC) {
+		copy(e.MAC[:], mac)
+	}
+	for _, n := range wep.Spec.IPNetworks {
+		if p, err := netip.ParsePrefix(n); err == nil {
+			e.Addrs = append(e.Addrs, p.Addr())
+		} else if a, err := netip.ParseAddr(n); err == nil {
+			e.Addrs = append(e.Addrs, a)
+		}
+	}
+	return e
+}
+
+// interfaces makes up a node's inventory: the interfaces that host endpoints name, and eth0 with the node's addresses.
+func (w *world) interfaces(node string) []drivers.HostIface {
+	uplink := drivers.HostIface{Name: uplinkName, Index: 2, Up: true, MTU: 1500}
+	var ifaces []drivers.HostIface
+	for key, o := range w.objects {
+		switch o := o.(type) {
+		case *api.Node:
+			for _, s := range []string{bgp(o).IPv4Address, bgp(o).IPv6Address} {
+				if p, err := netip.ParsePrefix(s); err == nil && key.Name == node {
+					uplink.Addrs = append(uplink.Addrs, p)
+				}
+			}
+		case *api.HostEndpoint:
+			if name := o.Spec.InterfaceName; o.Spec.Node == node && name != "" && name != "*" && name != uplinkName {
+				ifaces = append(ifaces, drivers.HostIface{Name: name, Up: true, MTU: 1500})
+			}
+		}
+	}
+	ifaces = append(ifaces, uplink)
+	slices.SortFunc(ifaces, func(a, b drivers.HostIface) int { return strings.Compare(a.Name, b.Name) })
+	ifaces = slices.CompactFunc(ifaces, func(a, b drivers.HostIface) bool { return a.Name == b.Name })
+	for i := range ifaces {
+		ifaces[i].Index = i + 2
+	}
+	return ifaces
+}
+
+// storeWorld computes the world from everything in the store.
+func storeWorld(ctx context.Context, s datastore.Store) (*world, error) {
+	var all []api.Object
+	for _, k := range api.Kinds() {
+		os, err := s.List(ctx, k.Kind, "")
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, os...)
+	}
+	return newWorld(all, "computed from the store"), nil
+}
+
+// addLive replaces the State of the node on which an agent answers by the one that it holds.
+func (env *Env) addLive(ctx context.Context, w *world) (node string, err error) {
+	data, err := env.agent().State(ctx)
+	if err != nil {
+		return "", err
+	}
+	s, err := drivers.DecodeState(bytes.NewReader(data))
+	if err != nil {
+		return "", fmt.Errorf("reading the State of the agent: %w", err)
+	}
+	w.states[s.Node.Name] = s
+	w.source[s.Node.Name] = "as its agent holds it now"
+	return s.Node.Name, nil
+}
+
+// resolve finds the address that a person means: an address, the name of a workload (namespace/name, or its name alone
+// where only one has it), or of a node. like is an address whose family is wanted; the zero one means IPv4 if there is one.
+func (w *world) resolve(text string, like netip.Addr) (netip.Addr, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return a.Unmap(), nil
+	}
+	var found []string
+	var addrs []netip.Addr
+	for key, o := range w.objects {
+		switch o := o.(type) {
+		case *api.WorkloadEndpoint:
+			if text == key.Name || text == key.Namespace+"/"+key.Name {
+				found = append(found, key.String())
+				addrs = append(addrs, ledgerEntry(key, o).Addrs...)
+			}
+		case *api.Node:
+			if text == key.Name {
+				found = append(found, key.String())
+				for _, s := range []string{bgp(o).IPv4Address, bgp(o).IPv6Address} {
+					if p, err := netip.ParsePrefix(s); err == nil {
+						addrs = append(addrs, p.Addr())
+					}
+				}
+			}
+		}
+	}
+	if len(found) > 1 {
+		slices.Sort(found)
+		return netip.Addr{}, usage("%q may be %s: write namespace/name, or an address", text, strings.Join(found, " or "))
+	}
+	if len(found) == 0 {
+		return netip.Addr{}, &ExitCoder{Code: ExitMissing, Err: fmt.Errorf("%q is neither an address nor the name of a workload or node that is known here", text)}
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare) // IPv4 first
+	for _, a := range addrs {
+		if !like.IsValid() || a.Is4() == like.Is4() {
+			return a, nil
+		}
+	}
+	return netip.Addr{}, usage("%s has no address of the family of %s", found[0], like)
+}
+
+// nodeOf finds the node that an address is on: of a workload, or the node's own.
+func (w *world) nodeOf(a netip.Addr) *drivers.State {
+	for _, name := range slices.Sorted(maps.Keys(w.states)) {
+		s := w.states[name]
+		if p := s.Locate(a, uplinkName); p.Kind == drivers.PlaceWorkload || p.Kind == drivers.PlaceProcess {
+			return s
+		}
+	}
+	return nil
+}
+
+// nameOf gives the name of the workload or node that has an address; "" if none has.
+func (w *world) nameOf(a netip.Addr) string {
+	s := w.nodeOf(a)
+	if s == nil {
+		return ""
+	}
+	for _, e := range s.Endpoints {
+		if e.ID.Kind == drivers.Workload && slices.Contains(e.Addrs, a) {
+			return e.Name
+		}
+	}
+	return s.Node.Name
+}
