@@ -133,3 +133,29 @@ func (h *fakeHarness) Tamper(_ context.Context, n uint64) (string, error) {
 func TestFake(t *testing.T) {
 	drivertest.Run(t, newFakeHarness(drivers.AllFeatures("fake")), drivertest.Options{})
 }
+
+// TestFakeCutDown runs the suite against drivers that lack something. The expectations are lowered with them: what a
+// driver cannot express denies where the written State denies, and the suite fails if it ever allows more.
+func TestFakeCutDown(t *testing.T) {
+	for name, cut := range map[string]func(*drivers.Features){
+		"nothing": func(f *drivers.Features) { *f = drivers.Features{Driver: "nothing"} },
+		"IPv4 without negations": func(f *drivers.Features) {
+			f.IPv6, f.NotICMP, f.NotProto, f.NotNets, f.NotPorts, f.NotSets = false, false, false, false, false, false
+		},
+		"ACLs of Windows": func(f *drivers.Features) {
+			f.IPv6, f.Log, f.ICMPType, f.NotICMP, f.NotProto, f.NotNets, f.NotPorts, f.NotSets = false, false, false, false, false, false, false, false
+			f.NamedPorts, f.SCTP, f.HostPolicy, f.Forward, f.PreDNAT, f.Untracked = false, false, false, false, false, false
+		},
+		"no host stages":     func(f *drivers.Features) { f.HostPolicy, f.Forward, f.PreDNAT, f.Untracked = false, false, false, false },
+		"no early stages":    func(f *drivers.Features) { f.PreDNAT, f.Untracked = false, false },
+		"no ports by name":   func(f *drivers.Features) { f.NamedPorts, f.Services, f.AnyProto, f.SCTP = false, false, false, false },
+		"no source check":    func(f *drivers.Features) { f.SourceCheck = false },
+		"no tunnels, no NAT": func(f *drivers.Features) { f.Encaps, f.Masquerade = []drivers.Encap{drivers.EncapNone}, false },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := drivers.AllFeatures(name)
+			cut(&f)
+			drivertest.Run(t, newFakeHarness(f), drivertest.Options{Random: 1200, Walks: 1})
+		})
+	}
+}
