@@ -4,11 +4,14 @@ package linux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/linuxnet"
+	"github.com/tortie/tortie/internal/netns"
 )
 
 // Options is what Open takes.
@@ -17,38 +20,149 @@ type Options struct {
 
 	// Netns is the path of the network namespace to program; "" is the caller's own.
 	Netns string
+
+	// refuse is asked before each write; an error stands for the kernel's. For tests.
+	refuse func(o drivers.ObjectRef, what string) error
 }
 
-// Driver programs nftables and routes. It implements drivers.Driver.
+// Driver programs nftables and routes. Apply and the methods that read or clear the kernel are called by one goroutine;
+// those of attacher and inventory by any.
 type Driver struct {
+	*attacher
+	*inventory
+
 	opts     Options
 	log      *slog.Logger
+	ns       *netns.Ns
+	net      *linuxnet.Conn
+	kernel   kernel
+	routes   *routes
 	features drivers.Features
+
+	comp       *compiler
+	have       *tables // nil = unknown: read back before the next write
+	quarantine map[drivers.ObjectRef]quarantined
+	writes     int
 }
 
-var _ drivers.Driver = (*Driver)(nil)
+var (
+	_ drivers.Driver     = (*Driver)(nil)
+	_ drivers.Attacher   = (*Driver)(nil)
+	_ drivers.Inventory  = (*Driver)(nil)
+	_ drivers.Inspector  = (*Driver)(nil)
+	_ drivers.Cleaner    = (*Driver)(nil)
+	_ drivers.FlowCutter = (*Driver)(nil)
+)
 
 // Open probes the namespace and returns a Driver for it. It writes nothing that stays.
-func Open(ctx context.Context, o Options) (*Driver, error) {
+func Open(ctx context.Context, o Options) (_ *Driver, err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Kick == nil {
+		o.Kick = func() {}
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("opening the nftables driver: %w", err)
 	}
-	return &Driver{opts: o, log: o.Log.With("driver", driverName), features: drivers.AllFeatures(driverName)}, nil
+	d := &Driver{opts: o, log: o.Log.With("driver", driverName), comp: newCompiler(), quarantine: map[drivers.ObjectRef]quarantined{}}
+	defer func() {
+		if err != nil {
+			_ = d.Close()
+		}
+	}()
+	if o.Netns == "" {
+		d.ns, err = netns.Current()
+	} else {
+		d.ns, err = netns.Open(o.Netns)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if d.net, err = linuxnet.Open(d.ns); err != nil {
+		return nil, err
+	}
+	s, err := dialIn(d.ns.FD())
+	if err != nil {
+		return nil, err
+	}
+	d.kernel = &nft{s: s}
+	d.routes = newRoutes(d.net, d.log, o.Kick, func(what string) error {
+		return d.asked(nodeRef(), what)
+	})
+	d.attacher = newAttacher(d.net, d.log)
+	d.inventory = newInventory(d.net, d.log)
+	if d.features, err = probe(s); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Close frees handles and leaves the dataplane as it is.
+func (d *Driver) Close() error {
+	var errs []error
+	if d.routes != nil {
+		d.routes.close()
+	}
+	if d.kernel != nil {
+		errs = append(errs, d.kernel.close())
+	}
+	if d.net != nil {
+		d.net.Close()
+	}
+	if d.ns != nil {
+		errs = append(errs, d.ns.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Features reports what this kernel enforces.
 func (d *Driver) Features() drivers.Features { return d.features }
 
-// Apply makes the kernel match want.
-func (d *Driver) Apply(ctx context.Context, want *drivers.State, ch *drivers.Changes) error {
-	return ctx.Err()
+// Writes is how many objects the driver has written or deleted.
+func (d *Driver) Writes() int { return d.writes }
+
+// asked counts a write, and asks whoever may refuse it.
+func (d *Driver) asked(o drivers.ObjectRef, what string) error {
+	d.wrote(1)
+	if d.opts.refuse != nil {
+		return d.opts.refuse(o, what)
+	}
+	return nil
 }
 
-// Close frees handles and leaves the dataplane as it is.
-func (d *Driver) Close() error { return nil }
+func (d *Driver) wrote(n int) {
+	d.writes += n
+	d.metric("writes", float64(n))
+}
+
+func (d *Driver) metric(name string, delta float64) {
+	if d.opts.Metrics != nil {
+		d.opts.Metrics(name, delta)
+	}
+}
+
+// Apply makes the kernel match want.
+func (d *Driver) Apply(ctx context.Context, want *drivers.State, ch *drivers.Changes) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("applying: %w", err)
+	}
+	d.attacher.setMTU(want.Node.MTU)
+	failed, err := d.applyRules(ctx, want, ch)
+	if err != nil {
+		return fmt.Errorf("applying to nftables: %w", err)
+	}
+	for o, err := range d.routes.apply(ctx, want, ch) {
+		failed[o] = err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("applying: %w", err)
+	}
+	if len(failed) > 0 {
+		return &drivers.ApplyError{Failed: failed}
+	}
+	return nil
+}

@@ -1,0 +1,295 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tortie/tortie/drivers"
+)
+
+// quarantined is an object that the kernel refused: it is tried again when it changes, and now and then.
+type quarantined struct {
+	err   error
+	tries int
+	until time.Time
+}
+
+const (
+	firstQuarantine = time.Second
+	maxQuarantine   = 5 * time.Minute
+)
+
+// applyRules makes our tables match want. It returns the objects that are on stand-ins; an error means that nothing is
+// known.
+func (d *Driver) applyRules(ctx context.Context, want *drivers.State, ch *drivers.Changes) (map[drivers.ObjectRef]error, error) {
+	d.release(want, ch)
+	d.comp.update(want, ch)
+	full := ch == nil || d.have == nil
+	if full {
+		d.have = nil
+	}
+	err := d.commit(ctx, deltasOf(d.comp, ch))
+	var refused *refusedOps
+	if errors.As(err, &refused) && !full {
+		// Somebody may have moved the tables under us: look at them before anything is blamed.
+		d.log.Info("nftables refused a change, reading the tables back", "error", err)
+		d.have = nil
+		err = d.commit(ctx, nil)
+	}
+	if errors.As(err, &refused) {
+		err = d.search(ctx, want, refused)
+	}
+	if err != nil {
+		d.have = nil
+		return nil, err
+	}
+	failed := map[drivers.ObjectRef]error{}
+	maps.Copy(failed, d.comp.failed)
+	for o, q := range d.quarantine {
+		if q.until.IsZero() { // tried, and taken
+			delete(d.quarantine, o)
+			continue
+		}
+		failed[o] = q.err
+	}
+	return failed, nil
+}
+
+// release ends the quarantine of objects that changed, that are gone, or whose time has come.
+func (d *Driver) release(want *drivers.State, ch *drivers.Changes) {
+	now := d.opts.Clock()
+	for o, q := range d.quarantine {
+		switch {
+		case gone(want, o):
+			delete(d.quarantine, o)
+		case names(ch, o) || !now.Before(q.until):
+			q.until = time.Time{} // tried now; its count of tries stays
+			d.quarantine[o] = q
+		}
+	}
+	poison := map[drivers.ObjectRef]error{}
+	for o, q := range d.quarantine {
+		if !q.until.IsZero() {
+			poison[o] = q.err
+		}
+	}
+	d.comp.setPoison(poison)
+}
+
+func gone(s *drivers.State, o drivers.ObjectRef) bool {
+	switch o.Kind {
+	case drivers.ObjPolicy:
+		return s.Policies[o.Policy] == nil
+	case drivers.ObjSet:
+		return s.Sets[o.Set] == nil
+	case drivers.ObjEndpoint:
+		return s.Endpoints[o.Endpoint] == nil
+	}
+	return false
+}
+
+func names(ch *drivers.Changes, o drivers.ObjectRef) bool {
+	if ch == nil {
+		return false
+	}
+	var ok bool
+	switch o.Kind {
+	case drivers.ObjPolicy:
+		_, ok = ch.Policies[o.Policy]
+	case drivers.ObjSet:
+		_, ok = ch.Sets[o.Set]
+	case drivers.ObjEndpoint:
+		_, ok = ch.Endpoints[o.Endpoint]
+	}
+	return ok
+}
+
+// deltasOf are the exact changes of sets that ch knows.
+func deltasOf(c *compiler, ch *drivers.Changes) map[Key]delta {
+	if ch == nil {
+		return nil
+	}
+	deltas := map[Key]delta{}
+	for id, sc := range ch.Sets {
+		u := c.sets[id]
+		if u == nil || sc.Full {
+			continue
+		}
+		for k := range u.keys {
+			if m, ok := c.prog.Sets[k].Content.(members); ok {
+				deltas[k] = delta{add: m.delta(sc.Added), del: m.delta(sc.Removed)}
+			}
+		}
+	}
+	return deltas
+}
+
+// commit writes what differs from the program, in one transaction. If it is not known what the tables hold they are
+// read first.
+func (d *Driver) commit(ctx context.Context, deltas map[Key]delta) error {
+	if err := d.readBack(ctx, &deltas); err != nil {
+		return err
+	}
+	ops := plan(&d.comp.prog, d.have, d.comp.touched, deltas)
+	if len(ops) > 0 {
+		if err := d.send(ops, false); err != nil {
+			return err
+		}
+		d.have.wrote(&d.comp.prog, d.comp.touched)
+	}
+	clear(d.comp.touched)
+	return nil
+}
+
+func (d *Driver) readBack(ctx context.Context, deltas *map[Key]delta) error {
+	if err := ctx.Err(); err != nil || d.have != nil {
+		return err
+	}
+	have, err := d.kernel.read(&d.comp.prog)
+	if err != nil {
+		return err
+	}
+	for t := range have.remake {
+		d.log.Warn("a table of ours has been changed beyond repair, making it anew", "table", tableNames[t])
+	}
+	d.have, *deltas = have, nil
+	d.comp.touched = allKeys(&d.comp.prog, &have.Program)
+	return nil
+}
+
+// send is one transaction.
+func (d *Driver) send(ops []op, dry bool) error {
+	refused := &refusedOps{ops: map[int]error{}}
+	for i := range ops {
+		if d.opts.refuse == nil {
+			break
+		}
+		if err := d.opts.refuse(ops[i].owner(), ops[i].String()); err != nil {
+			refused.ops[i] = fmt.Errorf("%s: %w", ops[i].String(), err)
+		}
+	}
+	if !dry {
+		d.wrote(len(ops))
+		d.metric("transactions", 1)
+	}
+	if len(refused.ops) > 0 {
+		return refused.blaming(ops)
+	}
+	err := d.kernel.commit(ops, dry)
+	var r *refusedOps
+	if errors.As(err, &r) {
+		return r.blaming(ops)
+	}
+	return err
+}
+
+// blaming fills in which objects of the State the refused ops are about.
+func (r *refusedOps) blaming(ops []op) error {
+	r.owners = map[drivers.ObjectRef]error{}
+	r.suspects = nil
+	for i, err := range r.ops {
+		if o := ops[i].owner(); suspect(o) {
+			r.owners[o] = err
+		}
+	}
+	seen := map[drivers.ObjectRef]bool{}
+	for i := range ops {
+		if o := ops[i].owner(); suspect(o) && !seen[o] {
+			seen[o] = true
+			r.suspects = append(r.suspects, o)
+		}
+	}
+	slices.SortFunc(r.suspects, func(a, b drivers.ObjectRef) int { return strings.Compare(a.String(), b.String()) })
+	return r
+}
+
+// suspect reports whether an object can be put on a stand-in.
+func suspect(o drivers.ObjectRef) bool {
+	return o.Kind == drivers.ObjPolicy || o.Kind == drivers.ObjSet || o.Kind == drivers.ObjEndpoint
+}
+
+// search finds the objects that the kernel does not take, puts what needs them on deny stand-ins, and commits the rest.
+// Where the kernel says which messages it refused there is nothing to search. Where it refuses a transaction as a whole,
+// the objects in it are halved: at most log2 n tries for each one to blame.
+func (d *Driver) search(ctx context.Context, want *drivers.State, refused *refusedOps) error {
+	found := maps.Clone(d.comp.poison)
+	render := func(held []drivers.ObjectRef) {
+		poison := maps.Clone(found)
+		for _, o := range held {
+			poison[o] = refused
+		}
+		d.comp.setPoison(poison)
+		d.comp.update(want, drivers.NewChanges())
+	}
+	try := func(held []drivers.ObjectRef) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		render(held)
+		d.metric("bisections", 1)
+		return d.send(plan(&d.comp.prog, d.have, d.comp.touched, nil), true)
+	}
+	suspects := refused.suspects
+	for len(suspects) > 0 {
+		if len(refused.owners) == 0 {
+			guilty, rest, err := d.halve(suspects, try)
+			if err != nil {
+				return err
+			}
+			refused.owners = map[drivers.ObjectRef]error{guilty: refused}
+			suspects = rest
+		}
+		for o, err := range refused.owners {
+			found[o] = err
+			d.detain(o, err)
+		}
+		render(nil)
+		err := d.commit(ctx, nil)
+		var again *refusedOps
+		if !errors.As(err, &again) {
+			return err
+		}
+		refused = again
+		suspects = slices.DeleteFunc(suspects, func(o drivers.ObjectRef) bool { return found[o] != nil })
+	}
+	return refused
+}
+
+// halve finds the first of suspects with which a transaction is refused, while all before it are in and all after it are
+// held back. rest is what comes after it.
+func (d *Driver) halve(suspects []drivers.ObjectRef, try func(held []drivers.ObjectRef) error) (guilty drivers.ObjectRef, rest []drivers.ObjectRef, err error) {
+	var refused *refusedOps
+	if err := try(suspects); err != nil {
+		return guilty, nil, err // it is none of them
+	}
+	lo, hi := 0, len(suspects) // with lo of them it works, with hi it does not
+	for hi-lo > 1 {
+		mid := (lo + hi) / 2
+		err := try(suspects[mid:])
+		switch {
+		case err == nil:
+			lo = mid
+		case errors.As(err, &refused):
+			hi = mid
+		default:
+			return guilty, nil, err
+		}
+	}
+	return suspects[hi-1], suspects[hi:], nil
+}
+
+// detain puts an object into quarantine, for longer each time.
+func (d *Driver) detain(o drivers.ObjectRef, err error) {
+	q := d.quarantine[o]
+	wait := firstQuarantine << min(q.tries, 20)
+	if wait > maxQuarantine {
+		wait = maxQuarantine
+	}
+	d.quarantine[o] = quarantined{err: err, tries: q.tries + 1, until: d.opts.Clock().Add(wait)}
+	d.log.Warn("nftables refuses an object, what needs it denies", "object", o.String(), "error", err, "retry_in", wait)
+}

@@ -1,0 +1,65 @@
+package linux
+
+import "github.com/tortie/tortie/drivers"
+
+// opKind is what an op does to one object of a table.
+type opKind uint8
+
+const (
+	opAddTable opKind = iota
+	opDelTable
+	opAddSet
+	opDelElems
+	opAddElems
+	opAddChain
+	opFlushChain
+	opAddRule
+	opDelChain
+	opDelSet
+)
+
+// op is one write: one object of a table made, filled or deleted.
+type op struct {
+	kind  opKind
+	table Table
+	chain *Chain
+	rule  int // index in chain.Rules
+	set   *SetObject
+	elems []Elem
+}
+
+// kernel is where programs go.
+type kernel interface {
+	// commit does all of ops, or, with an error, none. A *refusedOps says which of them are to blame. A dry one only
+	// finds out whether it would be refused.
+	commit(ops []op, dry bool) error
+	// read gives what our tables hold. An object that is as want has it is want's own; one that differs, or that want
+	// does not have, is a stand-in of the same name: a chain without rules, a set with the kernel's elements. A table
+	// with an object that can only be mended by making the table anew is in remake, without its objects.
+	read(want *Program) (*tables, error)
+	close() error
+}
+
+// refusedOps is a transaction that did not happen. ops names those to blame, by index; it is empty if the kernel blamed
+// the transaction as a whole.
+type refusedOps struct {
+	ops map[int]error
+	err error
+
+	owners   map[drivers.ObjectRef]error // of ops, those that can be put on stand-ins
+	suspects []drivers.ObjectRef         // all such objects of the transaction
+}
+
+func (r *refusedOps) Error() string {
+	for _, err := range r.ops {
+		return "a transaction was refused: " + err.Error()
+	}
+	return "a transaction was refused: " + r.err.Error()
+}
+
+func (r *refusedOps) Unwrap() error {
+	for _, err := range r.ops {
+		return err
+	}
+	return r.err
+}
