@@ -244,14 +244,24 @@ func (m *model) side(out *drivers.Side, ns string, e *api.EntityRule, proto *uin
 		sel, _ = selector.Parse("")
 	}
 	ports := func(ps []api.Port) (rs []drivers.PortRange, ids []drivers.SetID) {
+		var numbers [65537]bool
 		for _, p := range ps {
-			if p.Name == "" {
-				rs = append(rs, drivers.PortRange{First: p.First, Last: p.Last})
-			} else {
+			if p.Name != "" {
 				ids = append(ids, m.portSet(sel, p.Name, proto))
+				continue
+			}
+			for n := int(p.First); n <= int(p.Last); n++ {
+				numbers[n] = true
 			}
 		}
-		slices.SortFunc(rs, func(a, b drivers.PortRange) int { return cmp.Compare(a.First, b.First) })
+		for n := range 65536 {
+			if numbers[n] && (n == 0 || !numbers[n-1]) {
+				rs = append(rs, drivers.PortRange{First: uint16(n)})
+			}
+			if numbers[n] && !numbers[n+1] {
+				rs[len(rs)-1].Last = uint16(n)
+			}
+		}
 		slices.Sort(ids)
 		return rs, slices.Compact(ids)
 	}
@@ -353,6 +363,9 @@ func (m *model) putInTier(p *modelPolicy) {
 		return
 	case "kube-admin":
 		p.tierOrder, p.tierDefault = 1000, drivers.Pass
+		return
+	case "kube-baseline":
+		p.tierOrder, p.tierDefault = 1e7, drivers.Pass
 		return
 	}
 	t, ok := object[*api.Tier](m, "Tier", "", p.tier)
