@@ -111,3 +111,15 @@ func (c *Conn) neigh(typ, flags int, n Neigh) error {
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
 }
+
+// UseNeigh makes the kernel resolve an address as if it had a packet for it: what is there that is no permanent entry is
+// tried, and otherwise the question goes out before UseNeigh returns.
+func (c *Conn) UseNeigh(n Neigh) error {
+	req := c.request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_ACK)
+	req.AddData(&netlink.Ndmsg{Family: uint8(family(n.Addr)), Index: uint32(n.Link), State: unix.NUD_NONE, Flags: unix.NTF_USE})
+	req.AddData(nl.NewRtAttr(netlink.NDA_DST, n.Addr.AsSlice()))
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("resolving neighbour %s: %w", n.Addr, err)
+	}
+	return nil
+}
