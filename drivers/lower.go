@@ -2,6 +2,7 @@ package drivers
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -18,12 +19,12 @@ type Loss struct {
 }
 
 // Lower rewrites s for a driver that enforces f, so that it never allows more than s does: for each packet that
-// Evaluate allows on the result, it allows it on s. (For each packet that there can be: one that s does not track has no
-// entry in the flow table, so it is not established. Where an untracked Allow is removed, its flows are tracked.) A State
-// that needs no rewriting is returned as it is; else unchanged values are shared.
+// Evaluate allows on the result, it allows it on s. A State that needs no rewriting is returned as it is; else unchanged
+// values are shared.
 //
 //   - A rule with a clause that f cannot express, or with Unsupported clauses: Allow and Log are removed, Deny and Pass
-//     lose the clause and deny. Named ports beside numbers, and SCTP, are cut out of an Allow where that can be said.
+//     lose the clause and deny. Named ports beside numbers, and SCTP, are cut out of an Allow where that can be said. An
+//     Allow of an Untracked list denies instead (see lowerPolicy).
 //   - A workload on a driver without SourceCheck, a host endpoint without HostPolicy, and a host endpoint with a Forward,
 //     PreDNAT or Untracked list that f has not: a deny stand-in (Endpoint.StandIn). To enforce that is what every driver
 //     must be able to. It has the untracked stage that it stands for, so that a driver without Untracked denies
@@ -33,7 +34,7 @@ type Loss struct {
 //     would leave by another, in the clear.
 //   - Masquerading and cutting of flows without the feature: dropped. They are no verdict.
 //
-// Each object is lowered for itself, so that a Changes for s holds for the result.
+// A Changes for s holds for the result, but for policies that enter or leave Untracked lists: a Lowerer adds those to it.
 func Lower(s *State, f Features) (*State, []Loss) { return NewLowerer(f).Lower(s, nil) }
 
 // Lowerer lowers one State again and again, and remembers what it has done: what is equal by pointer comes back equal by
@@ -46,7 +47,8 @@ type Lowerer struct {
 	endpoints memo[EndpointID, Endpoint]
 	policies  memo[PolicyID, Policy]
 	routes    memo[netip.Prefix, Route]
-	losses    []Loss // of all; nil = to be gathered
+	untracked map[PolicyID]bool // policies of Untracked lists
+	losses    []Loss            // of all; nil = to be gathered
 }
 
 // NewLowerer returns a Lowerer for a driver with features f.
@@ -102,9 +104,10 @@ func (m memo[K, V]) put(out map[K]*V, k K, in *V) {
 }
 
 // Lower is the package's Lower. ch says what may differ from the State of the last call; nil, or another State than last
-// time, means everything. The result and its maps are good until the next call.
+// time, means everything; policies that came out different without being named in ch are added to it. The result and its
+// maps are good until the next call.
 func (l *Lowerer) Lower(s *State, ch *Changes) (*State, []Loss) {
-	full := ch == nil || l.in != s
+	full, hint := ch == nil || l.in != s, ch
 	if full {
 		ch = allKeys(s, l.in)
 	}
@@ -115,8 +118,17 @@ func (l *Lowerer) Lower(s *State, ch *Changes) (*State, []Loss) {
 	for id := range ch.Endpoints {
 		changed = l.endpoints.one(id, s.Endpoints[id], l.endpoint) || changed
 	}
+	for id := range l.findUntracked(s, ch) {
+		delete(l.policies, id)
+		changed, ch.Policies[id] = true, struct{}{}
+		if hint != nil {
+			hint.Policies[id] = struct{}{}
+		}
+	}
 	for id := range ch.Policies {
-		changed = l.policies.one(id, s.Policies[id], func(p *Policy) (*Policy, []Loss) { return LowerPolicy(p, l.f) }) || changed
+		changed = l.policies.one(id, s.Policies[id], func(p *Policy) (*Policy, []Loss) {
+			return lowerPolicy(p, l.f, l.untracked[id])
+		}) || changed
 	}
 	for dst := range ch.Routes {
 		changed = l.routes.one(dst, s.Routes[dst], l.route) || changed
@@ -152,6 +164,31 @@ func (l *Lowerer) Lower(s *State, ch *Changes) (*State, []Loss) {
 	}
 	l.in = s
 	return l.out, l.gather()
+}
+
+// findUntracked finds the policies of Untracked lists, and returns those that have entered or left them.
+func (l *Lowerer) findUntracked(s *State, ch *Changes) map[PolicyID]bool {
+	moved := map[PolicyID]bool{}
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(ch.Endpoints)), func(id EndpointID) bool { return id.Kind == HostInterface }) {
+		return moved
+	}
+	now := map[PolicyID]bool{}
+	for id, e := range s.Endpoints {
+		if id.Kind == HostInterface && e != nil {
+			for pol := range (&Endpoint{Policy: EndpointPolicy{Untracked: e.Policy.Untracked}}).PolicyIDs {
+				now[pol] = true
+			}
+		}
+	}
+	for _, ids := range []map[PolicyID]bool{now, l.untracked} {
+		for id := range ids {
+			if now[id] != l.untracked[id] {
+				moved[id] = true
+			}
+		}
+	}
+	l.untracked = now
+	return moved
 }
 
 // allKeys returns a Changes that names everything in s, and in old if there is one.

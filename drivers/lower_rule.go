@@ -4,12 +4,17 @@ import "strings"
 
 // LowerPolicy is Lower for one policy; p itself comes back if it needs no rewriting. Staged policies are never enforced,
 // and stay as they are.
-func LowerPolicy(p *Policy, f Features) (*Policy, []Loss) {
+func LowerPolicy(p *Policy, f Features) (*Policy, []Loss) { return lowerPolicy(p, f, false) }
+
+// lowerPolicy lowers a policy, untracked if an endpoint has it in an Untracked list. There an Allow is more than an Allow:
+// it keeps packets from the flow table, which knows established flows and lets them into workloads. To remove it would
+// allow those. So it denies instead, without regard to what cannot be expressed.
+func lowerPolicy(p *Policy, f Features, untracked bool) (*Policy, []Loss) {
 	if p.Staged {
 		return p, nil
 	}
-	in, inLosses := lowerRules(p, true, p.In, f)
-	out, outLosses := lowerRules(p, false, p.Out, f)
+	in, inLosses := lowerRules(p, true, f, untracked)
+	out, outLosses := lowerRules(p, false, f, untracked)
 	if in == nil && out == nil {
 		return p, nil
 	}
@@ -24,12 +29,16 @@ func LowerPolicy(p *Policy, f Features) (*Policy, []Loss) {
 }
 
 // lowerRules returns nil if all rules stay as they are.
-func lowerRules(p *Policy, in bool, rules []Rule, f Features) (*[]Rule, []Loss) {
+func lowerRules(p *Policy, in bool, f Features, untracked bool) (*[]Rule, []Loss) {
+	rules := p.Out
+	if in {
+		rules = p.In
+	}
 	var out []Rule
 	var losses []Loss
 	same := true
 	for i := range rules {
-		r := lowering{Rule: rules[i], f: f}
+		r := lowering{Rule: rules[i], f: f, untracked: untracked}
 		r.lower()
 		for _, l := range r.lost {
 			losses = append(losses, Loss{Object: ObjectRef{Kind: ObjPolicy, Policy: p.ID}, Rule: rules[i].ID, Index: i, In: in,
@@ -41,6 +50,7 @@ func lowerRules(p *Policy, in bool, rules []Rule, f Features) (*[]Rule, []Loss) 
 		}
 		if !same && !r.gone {
 			out = append(out, r.Rule)
+			out = append(out, r.more...)
 		}
 	}
 	if same {
@@ -53,7 +63,9 @@ func lowerRules(p *Policy, in bool, rules []Rule, f Features) (*[]Rule, []Loss) 
 type lowering struct {
 	Rule
 	f             Features
+	untracked     bool
 	changed, gone bool
+	more          []Rule // that follow it
 	lost          []lostClause
 }
 
@@ -76,12 +88,15 @@ func (r *lowering) lower() {
 		return
 	}
 	lacking := r.lacking()
-	switch r.Action {
-	case Allow, Log:
+	readable := r.Match.HTTP == nil && len(r.Match.Unsupported) == 0 // else Evaluate never lets it allow
+	switch {
+	case r.Action == Log, r.Action == Allow && (!r.untracked || !readable):
 		r.narrow(lacking)
 		if !r.gone {
 			r.families()
 		}
+	case r.Action == Allow && len(lacking) == 0:
+		r.familiesUntracked()
 	default:
 		for len(lacking) > 0 { // without one clause, another may not be expressible any more
 			r.widen(lacking)
@@ -115,8 +130,11 @@ func (r *lowering) narrow(lacking []clause) {
 // widen makes a rule that denies or passes match more, and deny.
 func (r *lowering) widen(lacking []clause) {
 	effect := "the rule denies without regard to it"
-	if r.Action == Pass {
+	switch r.Action {
+	case Pass:
 		effect = "the rule denies instead of passing, without regard to it"
+	case Allow:
+		effect = "the rule denies instead of allowing, without regard to it"
 	}
 	for _, c := range lacking {
 		r.lost = append(r.lost, lostClause{c.name, effect})
@@ -139,6 +157,24 @@ func (r *lowering) families() {
 	case !has[r.Match.IPVersion]:
 		r.remove("ipVersion", "the rule allows nothing")
 	}
+}
+
+// familiesUntracked is families for an Allow of an Untracked list: it denies the family that the driver has not.
+func (r *lowering) familiesUntracked() {
+	lack := Rule{ID: r.ID, Action: Deny, Match: r.Match, Name: r.Name}
+	switch {
+	case r.f.IPv4 && r.f.IPv6, r.Match.IPVersion == 4 && r.f.IPv4, r.Match.IPVersion == 6 && r.f.IPv6:
+		return
+	case r.Match.IPVersion != 0 || !r.f.IPv4 && !r.f.IPv6:
+		r.changed, r.Action = true, Deny
+		r.lost = append(r.lost, lostClause{"ipVersion", "the rule denies instead of allowing"})
+		return
+	case r.f.IPv4:
+		r.Match.IPVersion, lack.Match.IPVersion = 4, 6
+	default:
+		r.Match.IPVersion, lack.Match.IPVersion = 6, 4
+	}
+	r.changed, r.more = true, []Rule{lack}
 }
 
 // lacking lists the clauses of the rule that the driver cannot express.
