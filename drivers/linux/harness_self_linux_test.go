@@ -8,45 +8,7 @@ import (
 
 	"github.com/tortie/tortie/drivers"
 	"github.com/tortie/tortie/drivers/drivertest"
-	"github.com/tortie/tortie/internal/netns/netnstest"
 )
-
-// testWire makes a world of the test's own.
-func testWire(t testing.TB) (*wire, *flowTable) {
-	t.Helper()
-	netnstest.NeedRoot(t)
-	w, err := newWorld()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.close)
-	x, err := openWire(w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(x.close)
-	f, err := openFlowTable(w.node.Ns())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(f.close)
-	return x, f
-}
-
-// probe sends probes as the harness does.
-func probeWire(x *wire, f *flowTable, ps []drivertest.Probe) ([]drivertest.Result, error) {
-	if err := f.forget(); err != nil {
-		return nil, err
-	}
-	if err := x.setNeighs(ps); err != nil {
-		return nil, err
-	}
-	gs := x.tag(ps)
-	if err := f.prepare(gs); err != nil {
-		return nil, err
-	}
-	return x.run(gs)
-}
 
 // named is a probe and what it is called.
 type named struct {
@@ -196,7 +158,7 @@ func apart(ps []drivertest.Probe) [][]drivertest.Probe {
 // TestHarnessDelivers: without any policy everything arrives, and with rules that drop everything nothing does, save
 // what the same rules let through by one of the states that the harness brings about.
 func TestHarnessDelivers(t *testing.T) {
-	x, f := testWire(t)
+	h := newKernelHarness(t)
 	kinds := append(everyKind(), linkKinds()...)
 	ps := make([]drivertest.Probe, len(kinds))
 	for i, k := range kinds {
@@ -241,18 +203,18 @@ table arp stop {
 	}
 	for _, r := range rules {
 		t.Run(r.name, func(t *testing.T) {
-			if err := x.nft(fmt.Sprintf(dropIP, r.ip, r.arp)); err != nil {
+			if err := h.nft(fmt.Sprintf(dropIP, r.ip, r.arp)); err != nil {
 				t.Fatal(err)
 			}
 			defer func() {
-				if err := x.nft("delete table inet stop; delete table arp stop"); err != nil {
+				if err := h.nft("delete table inet stop; delete table arp stop"); err != nil {
 					t.Fatal(err)
 				}
 			}()
 			begin := time.Now()
 			var rs []drivertest.Result
 			for _, b := range apart(ps) {
-				r, err := probeWire(x, f, b)
+				r, err := h.Probe(t.Context(), b)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -1,0 +1,260 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/drivers/drivertest"
+	"github.com/tortie/tortie/internal/netns/netnstest"
+)
+
+// kernelHarness runs the nftables driver in a world of its own, with real packets. It implements drivertest.Harness and
+// everything that a harness may.
+type kernelHarness struct {
+	*world
+	wire    *wire
+	flows   *flowTable
+	log     *slog.Logger
+	driver  *Driver
+	written int // by earlier drivers
+
+	failIn  int // the write that fails, counted down; 0 = none
+	failed  map[string]bool
+	refused drivers.ObjectRef
+}
+
+var (
+	_ drivertest.Harness      = (*kernelHarness)(nil)
+	_ drivertest.Dumper       = (*kernelHarness)(nil)
+	_ drivertest.WriteCounter = (*kernelHarness)(nil)
+	_ drivertest.Tamperer     = (*kernelHarness)(nil)
+	_ drivertest.Failer       = (*kernelHarness)(nil)
+	_ drivertest.Refuser      = (*kernelHarness)(nil)
+)
+
+// newKernelHarness builds the topology; it goes with the test.
+func newKernelHarness(t testing.TB) *kernelHarness {
+	t.Helper()
+	netnstest.NeedRoot(t)
+	for _, tool := range []string{"nft", "ip"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Fatalf("this test needs the program %s (Debian: nftables, iproute2): %v", tool, err)
+		}
+	}
+	w, err := newWorld()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	h := &kernelHarness{world: w, log: slog.New(slog.DiscardHandler)}
+	if h.wire, err = openWire(w); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.wire.close)
+	if h.flows, err = openFlowTable(w.node.Ns()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.flows.close)
+	return h
+}
+
+// Open starts a driver.
+func (h *kernelHarness) Open(ctx context.Context, fresh bool) (drivers.Driver, error) {
+	h.written, h.driver = h.Writes(), nil
+	if fresh {
+		if err := h.clear(); err != nil {
+			return nil, err
+		}
+	}
+	d, err := Open(ctx, Options{Netns: h.node.Ns().Path(), Options: drivers.Options{Log: h.log}, refuse: h.refuse})
+	if err != nil {
+		return nil, err
+	}
+	h.driver = d
+	return d, nil
+}
+
+// clear removes what a driver made, without the driver's help.
+func (h *kernelHarness) clear() error {
+	tables, err := h.tables()
+	if err != nil {
+		return err
+	}
+	for _, t := range tables {
+		h.flows.nft.DelTable(t)
+	}
+	if err := h.flows.nft.Flush(); err != nil {
+		return fmt.Errorf("deleting the driver's tables: %w", err)
+	}
+	rs, err := h.node.Routes(RouteProtocol)
+	if err != nil {
+		return err
+	}
+	for _, r := range rs {
+		if err := h.node.DeleteRoute(r); err != nil {
+			return err
+		}
+	}
+	ns, err := h.node.Neighs(0)
+	if err != nil {
+		return err
+	}
+	for _, n := range ns {
+		if n.Protocol != RouteProtocol {
+			continue
+		}
+		if err := h.node.DeleteNeigh(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Probe sends packets.
+func (h *kernelHarness) Probe(ctx context.Context, ps []drivertest.Probe) ([]drivertest.Result, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return probeWire(h.wire, h.flows, ps)
+}
+
+// probeWire brings the state of the flow table about and sends the probes.
+func probeWire(x *wire, f *flowTable, ps []drivertest.Probe) ([]drivertest.Result, error) {
+	if err := f.forget(); err != nil {
+		return nil, err
+	}
+	if err := x.setNeighs(ps); err != nil {
+		return nil, err
+	}
+	gs := x.tag(ps)
+	if err := f.prepare(gs); err != nil {
+		return nil, err
+	}
+	return x.run(gs)
+}
+
+// Writes counts what all drivers have written.
+func (h *kernelHarness) Writes() int {
+	if h.driver == nil {
+		return h.written
+	}
+	return h.written + h.driver.Writes()
+}
+
+// FailWrite makes the n-th write fail, and each try to write the same again, as it would be if the kernel had no memory
+// for it.
+func (h *kernelHarness) FailWrite(n int) { h.failIn, h.failed = n, map[string]bool{} }
+
+// Refuse makes every write of an object fail.
+func (h *kernelHarness) Refuse(o drivers.ObjectRef) { h.refused = o }
+
+// refuse is what the driver asks before each write.
+func (h *kernelHarness) refuse(o drivers.ObjectRef, what string) error {
+	if o == h.refused && o != (drivers.ObjectRef{}) {
+		return fmt.Errorf("refused by the harness: %w", unix.EINVAL)
+	}
+	key := o.String() + " " + what
+	if h.failIn > 0 {
+		if h.failIn--; h.failIn == 0 {
+			h.failed[key] = true
+		}
+	}
+	if h.failed[key] {
+		return fmt.Errorf("failed by the harness: %w", unix.ENOMEM)
+	}
+	return nil
+}
+
+// Dump is our tables as nft lists them, and our routes and neighbours; each kind sorted.
+func (h *kernelHarness) Dump(ctx context.Context) (string, error) {
+	tables, err := h.tables()
+	if err != nil {
+		return "", err
+	}
+	var out []string
+	for _, t := range tables {
+		fam := "inet"
+		if t.Family == unix.NFPROTO_ARP {
+			fam = "arp"
+		}
+		var text []byte
+		err := h.node.Ns().Do(func() (err error) {
+			text, err = exec.CommandContext(ctx, "nft", "-n", "-s", "list", "table", fam, t.Name).Output()
+			return err
+		})
+		if err != nil {
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
+				err = fmt.Errorf("%w: %s", err, exit.Stderr)
+			}
+			return "", fmt.Errorf("listing table %s %s: %w", fam, t.Name, err)
+		}
+		out = append(out, canonical(string(text)))
+	}
+	rs, err := h.node.Routes(RouteProtocol)
+	if err != nil {
+		return "", err
+	}
+	var lines []string
+	for _, r := range rs {
+		lines = append(lines, fmt.Sprintf("route %+v", r))
+	}
+	ns, err := h.node.Neighs(0)
+	if err != nil {
+		return "", err
+	}
+	for _, n := range ns {
+		if n.Protocol == RouteProtocol {
+			lines = append(lines, fmt.Sprintf("neighbour %v", n))
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(append(out, lines...), "\n"), nil
+}
+
+// canonical sorts the objects of a table that nft has listed, and the elements of its sets; rules stay in their order.
+func canonical(table string) string {
+	lines := strings.Split(strings.TrimSpace(table), "\n")
+	if len(lines) < 2 {
+		return table
+	}
+	var objects []string
+	var object []string
+	for _, l := range lines[1 : len(lines)-1] {
+		if strings.TrimSpace(l) == "" {
+			continue
+		}
+		object = append(object, l)
+		if strings.HasPrefix(l, "\t}") {
+			objects = append(objects, sortElements(strings.Join(object, "\n")))
+			object = nil
+		}
+	}
+	slices.Sort(objects)
+	return lines[0] + "\n" + strings.Join(objects, "\n") + "\n}"
+}
+
+func sortElements(object string) string {
+	const begin = "elements = { "
+	i := strings.Index(object, begin)
+	if i < 0 {
+		return object
+	}
+	head, rest := object[:i+len(begin)], object[i+len(begin):]
+	body, tail, _ := strings.Cut(rest, " }")
+	elems := strings.Split(body, ",")
+	for i, e := range elems {
+		elems[i] = strings.TrimSpace(e)
+	}
+	slices.Sort(elems)
+	return head + strings.Join(elems, ",\n\t\t\t") + " }" + tail
+}
