@@ -1,0 +1,92 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/tortie/tortie/agent/feed"
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/backoff"
+)
+
+// watchStore brings the store's changes to the graph until ctx ends.
+func (a *agent) watchStore(ctx context.Context) error {
+	self := api.Key{Kind: "Node", Name: a.cfg.NodeName}
+	return a.link.watch(ctx, func(b datastore.Batch, back bool) error {
+		if err := a.feed.Batch(ctx, b); err != nil {
+			return err
+		}
+		for _, e := range b.Events {
+			if e.Key == self {
+				back = true
+			}
+		}
+		if back {
+			a.registrar.Kick()
+			a.workloads.Kick()
+		}
+		return nil
+	})
+}
+
+// watchHost brings the host's interfaces to the graph until ctx ends. The ledger comes with the first: only they tell
+// which of its entries are still true.
+func (a *agent) watchHost(ctx context.Context) {
+	inv, ok := a.driver.(drivers.Inventory)
+	if !ok {
+		a.restore(ctx, nil)
+		return
+	}
+	restored := false
+	retry := backoff.Backoff{Min: time.Second, Max: time.Minute}
+	for ctx.Err() == nil {
+		err := inv.WatchHost(ctx, func(ifaces []drivers.HostIface) {
+			if !restored {
+				if ifaces == nil {
+					ifaces = []drivers.HostIface{} // there are none; nil is "nobody knows"
+				}
+				a.restore(ctx, ifaces)
+				restored = true
+			}
+			if err := a.feed.HostIfaces(ctx, ifaces); err != nil && ctx.Err() == nil {
+				a.log.Error("taking in the host's interfaces", "err", err)
+			}
+			retry.Reset()
+			a.registrar.Kick()
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		a.log.Warn("the watch of the host's interfaces was lost", "err", err)
+		a.pump.Kick() // what went by unseen may be ours
+		if retry.Sleep(ctx) != nil {
+			return
+		}
+	}
+}
+
+// restore brings the ledger to the graph, for as long as that takes.
+func (a *agent) restore(ctx context.Context, ifaces []drivers.HostIface) {
+	retry := backoff.Backoff{Min: time.Second, Max: time.Minute}
+	for {
+		err := a.workloads.Restore(ctx, ifaces)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		a.log.Error("restoring the workloads of the ledger", "err", err)
+		if retry.Sleep(ctx) != nil {
+			return
+		}
+	}
+}
+
+// waitingInputs are inputs of the graph that are not complete yet.
+func (a *agent) waitingInputs() map[feed.Input]bool {
+	out := map[feed.Input]bool{}
+	for _, in := range a.feed.Waiting() {
+		out[in] = true
+	}
+	return out
+}
