@@ -81,7 +81,7 @@ func load(f Field, reg uint32) any {
 	case FOrigDst6:
 		return ctOriginal(unix.NFT_CT_DST_IP6, reg)
 	case FOrigDport:
-		return &expr.Ct{Register: reg, Key: expr.CtKeyPROTODST}
+		return ctOriginal(unix.NFT_CT_PROTO_DST, reg)
 	case FARPSenderIP:
 		return network(14, 4)
 	case FARPTargetIP:
