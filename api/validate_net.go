@@ -226,11 +226,11 @@ func (c *checker) poolRange(s *IPPoolSpec, cidr netip.Prefix, p *field.Path) {
 			c.invalid(p.Child("ipipMode"), s.IPIPMode, "IPIP carries IPv4 only")
 		}
 	}
-	if s.BlockSize == 0 {
-		return
-	}
-	c.between(p.Child("blockSize"), s.BlockSize, largest, smallest)
-	if s.BlockSize < cidr.Bits() {
+	switch {
+	case s.BlockSize == 0:
+	case s.BlockSize < largest || s.BlockSize > smallest:
+		c.between(p.Child("blockSize"), s.BlockSize, largest, smallest)
+	case s.BlockSize < cidr.Bits():
 		c.invalid(p.Child("blockSize"), s.BlockSize, "blocks of /%d are larger than the pool", s.BlockSize)
 	}
 }
