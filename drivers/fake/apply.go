@@ -214,18 +214,20 @@ func (a *apply) endpoints() error {
 }
 
 func (a *apply) endpoint(id drivers.EndpointID, e *drivers.Endpoint) error {
-	reason := a.waitsFor(e)
+	own := a.dangles(e) // its own fault, and not that of what it waits for
+	reason := own
 	if reason == nil {
-		reason = a.dangles(e)
-		if reason == nil {
-			reason = a.w.putEndpoint(id, e)
-		}
-		if err := a.result(endpointRef(id), reason); err != nil || reason == nil {
-			return err
-		}
+		reason = a.waitsFor(e)
 	}
-	if errors.Is(reason, errForeign) {
-		return nil
+	if reason == nil {
+		own = a.w.putEndpoint(id, e)
+		reason = own
+	}
+	if err := a.result(endpointRef(id), own); err != nil || reason == nil {
+		return err
+	}
+	if errors.Is(own, errForeign) {
+		return nil // there is no place for a stand-in
 	}
 	return a.result(endpointRef(id), a.w.putStandIn(id, e, reason.Error()))
 }
@@ -266,7 +268,7 @@ func (a *apply) dropEndpoints() error {
 func (a *apply) dropPolicies() error {
 	for _, id := range slices.SortedFunc(maps.Keys(a.todo.Policies), drivers.PolicyID.Compare) {
 		want := a.want.Policies[id]
-		stale := a.bad[id] != nil && !errors.Is(a.bad[id], errForeign) && !same(read(a.w, policiesOf, id), want)
+		stale := a.bad[id] != nil && !same(read(a.w, policiesOf, id), want)
 		if want == nil || stale {
 			err := a.w.removePolicy(id)
 			if a.failed[policyRef(id)] != nil && !errors.As(err, new(abortError)) {

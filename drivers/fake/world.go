@@ -27,7 +27,6 @@ type World struct {
 
 	writes  int
 	failAt  int // the number of the write that fails; 0 = none
-	failErr error
 	refused map[drivers.ObjectRef]error
 	onWrite func(n int, o drivers.ObjectRef)
 
