@@ -500,7 +500,7 @@ func (b *builder) masquerade(args []string) error {
 // without takes things out again: "without policy web", "without workload b".
 func (b *builder) without(args []string) error {
 	if len(args) < 2 {
-		return errors.New("without KIND NAME...")
+		return errors.New("a kind and names belong to it")
 	}
 	for _, name := range args[1:] {
 		there := false

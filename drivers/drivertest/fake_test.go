@@ -73,9 +73,29 @@ func inAny(ps []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
+// routed plays the kernel's routing for what only Routes of the State lead to: the longest prefix wins.
 func routed(s *drivers.State, p drivers.Packet) bool {
-	return !inAny(drivertest.DriverRouted, p.Dst) || s.Routes[netip.PrefixFrom(p.Dst, p.Dst.BitLen())] != nil ||
-		len(s.Routes) > 0 && p.To.Kind == drivers.PlaceHostIface
+	if !inAny(drivertest.DriverRouted, p.Dst) {
+		return true
+	}
+	var best *drivers.Route
+	for _, r := range s.Routes {
+		if r.Dst.Contains(p.Dst) && (best == nil || r.Dst.Bits() > best.Dst.Bits()) {
+			best = r
+		}
+	}
+	switch {
+	case best == nil || best.Kind == drivers.RouteBlackhole:
+		return false
+	case best.Kind == drivers.RouteLocal:
+		return best.Iface == p.To.Iface
+	}
+	for _, site := range drivertest.Sites() {
+		if site.Place == p.To {
+			return site.Owns(best.NextHop)
+		}
+	}
+	return false
 }
 
 func masquerades(m drivers.Masquerade, p drivers.Packet) bool {
@@ -146,7 +166,9 @@ func TestFakeCutDown(t *testing.T) {
 			f.IPv6, f.Log, f.ICMPType, f.NotICMP, f.NotProto, f.NotNets, f.NotPorts, f.NotSets = false, false, false, false, false, false, false, false
 			f.NamedPorts, f.SCTP, f.HostPolicy, f.Forward, f.PreDNAT, f.Untracked = false, false, false, false, false, false
 		},
-		"no host stages":     func(f *drivers.Features) { f.HostPolicy, f.Forward, f.PreDNAT, f.Untracked = false, false, false, false },
+		"no host stages": func(f *drivers.Features) {
+			f.HostPolicy, f.Forward, f.PreDNAT, f.Untracked = false, false, false, false
+		},
 		"no early stages":    func(f *drivers.Features) { f.PreDNAT, f.Untracked = false, false },
 		"no ports by name":   func(f *drivers.Features) { f.NamedPorts, f.Services, f.AnyProto, f.SCTP = false, false, false, false },
 		"no source check":    func(f *drivers.Features) { f.SourceCheck = false },

@@ -319,7 +319,7 @@ func (g *gen) putEndpoint(s *drivers.State, site Site) {
 		return
 	}
 	id := workloadID(site.Name)
-	if delete(s.Endpoints, id); g.chance(12) {
+	if delete(s.Endpoints, id); g.chance(7) {
 		return
 	}
 	e := &drivers.Endpoint{

@@ -33,54 +33,31 @@ func (g *gen) probes(s *drivers.State, n int) []Probe {
 	return kept
 }
 
-// rulesOf are the rules of s that some endpoint uses, in a fixed order.
-func rulesOf(s *drivers.State) []*drivers.Rule {
-	used := map[drivers.PolicyID]bool{}
-	for _, e := range s.Endpoints {
-		for _, l := range endpointLists(e) {
-			for _, t := range l.Tiers {
-				for _, id := range t.Policies {
-					used[id] = true
-				}
+// rulesOf are the rules that the endpoint of each interface uses, in a fixed order.
+func rulesOf(s *drivers.State) map[string][]*drivers.Rule {
+	rules := map[string][]*drivers.Rule{}
+	for _, id := range sortedKeys(s.Endpoints) {
+		e := s.Endpoints[id]
+		for pid := range e.PolicyIDs {
+			p := s.Policies[pid]
+			for i := range p.In {
+				rules[e.Iface] = append(rules[e.Iface], &p.In[i])
 			}
-		}
-		for _, id := range e.Profiles {
-			used[id] = true
-		}
-	}
-	var rs []*drivers.Rule
-	for _, id := range slices.SortedFunc(mapKeys(used), drivers.PolicyID.Compare) {
-		p := s.Policies[id]
-		for i := range p.In {
-			rs = append(rs, &p.In[i])
-		}
-		for i := range p.Out {
-			rs = append(rs, &p.Out[i])
-		}
-	}
-	return rs
-}
-
-func mapKeys[K comparable, V any](m map[K]V) func(func(K) bool) {
-	return func(yield func(K) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
+			for i := range p.Out {
+				rules[e.Iface] = append(rules[e.Iface], &p.Out[i])
 			}
 		}
 	}
+	return rules
 }
 
 // probe makes one candidate; CheckProbe may not like it.
-func (g *gen) probe(s *drivers.State, rules []*drivers.Rule) Probe {
-	var m drivers.Match
-	if len(rules) > 0 {
-		m = pick(g, rules).Match
-	}
-	if g.chance(25) {
-		m = drivers.Match{}
-	}
+func (g *gen) probe(s *drivers.State, rules map[string][]*drivers.Rule) Probe {
 	from, to := g.site(), g.site()
+	var m drivers.Match
+	if rs := rules[pick(g, []string{from.Place.Iface, to.Place.Iface})]; len(rs) > 0 && g.chance(80) {
+		m = pick(g, rs).Match
+	}
 	p := Probe{}
 	pk := &p.Packet
 	pk.From, pk.To = placeOf(s, from), placeOf(s, to)
@@ -97,21 +74,48 @@ func (g *gen) probe(s *drivers.State, rules []*drivers.Rule) Probe {
 	}
 	g.proto(s, pk, &m, v6)
 	g.ct(&p)
+	g.failsafePort(s, pk)
 	if pk.From.Kind == drivers.PlaceWorkload || pk.From.Kind == drivers.PlaceUnknown {
 		pk.SrcMAC = from.MAC
 		g.spoof(pk)
 	}
-	if p.Packet.CT == drivers.CTNew && (pk.Proto == protoTCP || pk.Proto == protoUDP) && g.chance(12) {
-		a := pick(g, addrs("10.96.0.1", "fd96::1", "172.20.0.1", "fd20::1", "10.96.7.7", "fd96::77"))
-		pk.OrigDst = netip.AddrPortFrom(a, pick(g, portPool))
-	}
+	g.translate(s, pk, &m)
 	return p
+}
+
+// failsafePort aims what the host itself receives or sends at a failsafe, sometimes.
+func (g *gen) failsafePort(s *drivers.State, pk *drivers.Packet) {
+	fs := s.Node.FailsafeIn
+	if pk.From.Kind == drivers.PlaceProcess {
+		fs = s.Node.FailsafeOut
+	}
+	host := pk.From.Kind == drivers.PlaceProcess || pk.To.Kind == drivers.PlaceProcess
+	if host && hasPorts(pk.Proto) && len(fs) > 0 && g.chance(25) {
+		pk.DstPort = pick(g, fs).Port
+	}
+}
+
+// translate makes p a packet to a service, sometimes: more often where pre-DNAT policy looks at where it was sent to.
+func (g *gen) translate(s *drivers.State, pk *drivers.Packet, m *drivers.Match) {
+	e := s.Endpoints[hostID(pk.From.Iface)]
+	percent := 8
+	if e != nil && e.Policy.PreDNAT.In != nil {
+		percent = 60
+	}
+	if pk.CT != drivers.CTNew || pk.Proto != protoTCP && pk.Proto != protoUDP || !g.chance(percent) {
+		return
+	}
+	as := addrs("10.96.0.1", "10.96.7.7", "172.20.0.1", "172.21.0.1")
+	if pk.Src.Is6() {
+		as = addrs("fd96::1", "fd96::77", "fd20::1", "fd21::1")
+	}
+	pk.OrigDst = netip.AddrPortFrom(pick(g, as), g.port(s, &m.Dst, pk.Dst, pk.Proto))
 }
 
 // site is a random place; Unknown ones are rare, since there is one verdict only.
 func (g *gen) site() Site {
 	for {
-		if s := pick(g, sites); s.Name != "x" || g.chance(15) {
+		if s := pick(g, sites); s.Name != "x" || g.chance(10) {
 			return s
 		}
 	}
@@ -220,16 +224,16 @@ func (g *gen) ct(p *Probe) {
 	pk := &p.Packet
 	n := g.IntN(100)
 	switch {
-	case n < 62:
+	case n < 68:
 		pk.CT = drivers.CTNew
 		p.MidStream = pk.Proto == protoTCP && g.chance(15)
 		p.Fragmented = !p.MidStream && g.chance(5)
-	case n < 76:
+	case n < 79:
 		pk.CT, p.Reply = drivers.CTEstablished, g.chance(50)
 		if isICMP(pk.Proto) {
 			pk.ICMPType, pk.ICMPCode = echo[pk.Proto][map[bool]int{false: 0, true: 1}[p.Reply]], 0
 		}
-	case n < 82:
+	case n < 84:
 		pk.CT = drivers.CTRelated
 		if pk.Proto, pk.SrcPort, pk.DstPort = protoICMP, 0, 0; pk.Src.Is6() {
 			pk.Proto = protoICMPv6

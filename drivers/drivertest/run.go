@@ -18,8 +18,8 @@ const SeedVariable = "TORTIE_SEED"
 // Options says how much Run does. The zero value is what a driver has to pass.
 type Options struct {
 	Cases  []Case // nil = the suite's own
-	Random int    // number of random (State, packet) pairs; 0 = 3000
-	Walks  int    // random walks for path independence, restarts and faults; 0 = 3
+	Random int    // number of random (State, packet) pairs; 0 = 3000, negative = none
+	Walks  int    // random walks for path independence, restarts and faults; 0 = 3, negative = none
 	Seed   uint64 // 0 = SeedVariable, or the clock
 }
 
@@ -77,6 +77,27 @@ func Run(t *testing.T, h Harness, o Options) {
 		t.Run(part.name, func(t *testing.T) { check(t, part.run(ctx)) })
 	}
 	t.Logf("%s: %d applies, %d packets", r.f.Driver, r.applies, r.probes)
+}
+
+// Check is Run without a test around it: it returns everything that went wrong.
+func Check(ctx context.Context, h Harness, o Options) error {
+	if err := o.defaults(); err != nil {
+		return err
+	}
+	r := &runner{h: h, o: o, say: func(string, ...any) {}}
+	var errs []error
+	for i, c := range o.Cases {
+		if err := r.runCase(ctx, c, i%2 == 0); err != nil {
+			errs = append(errs, fmt.Errorf("case %s: %w", c.Name, err))
+		}
+	}
+	errs = append(errs, r.random(ctx))
+	for _, part := range r.parts() {
+		if err := part.run(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", part.name, err))
+		}
+	}
+	return errors.Join(append(errs, r.close())...)
 }
 
 // part is one of the suite's parts that are about the driver as such.
@@ -212,6 +233,15 @@ func (o oracle) expect(p drivers.Packet) (arrives, masq bool) {
 		return false, false
 	}
 	return v == drivers.VerdictAllow, v == drivers.VerdictAllow && masquerades(o.s, p, noTrack)
+}
+
+// widened reports whether a driver lets a packet through that o, the oracle of the State as written, denies. What an untracked
+// policy allows is not in the flow table, so a packet of an established flow that it allows says nothing here: tracked
+// because of a rule that was lowered, its flow would have had to be allowed first.
+func (o oracle) widened(p drivers.Packet, lowered bool) bool {
+	arrives, _ := o.expect(p)
+	_, noTrack := o.ev.Verdict(p)
+	return lowered && !arrives && !(noTrack && p.CT != drivers.CTNew && p.CT != drivers.CTUntracked)
 }
 
 // judge compares a result with what the oracle says; nil if they agree.

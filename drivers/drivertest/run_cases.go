@@ -108,10 +108,10 @@ func (r *runner) runScenes(ctx context.Context, c Case, h hint) error {
 		if err != nil {
 			return fmt.Errorf("%s, scene %q: %w", c.Name, sc.Title, err)
 		}
-		o := newOracle(low)
+		o, written := newOracle(low), newOracle(sc.State)
 		var errs []error
 		for i, l := range lines {
-			if allow, _ := o.expect(ps[i].Packet); allow && !l.Allow {
+			if allow, _ := o.expect(ps[i].Packet); written.widened(ps[i].Packet, allow) {
 				errs = append(errs, fmt.Errorf("%s: %s\nlowered for %s, the State allows what is denied as written", l.Pos, l.Text, r.f.Driver))
 			}
 			if err := o.judge(ps[i], rs[i]); err != nil {

@@ -63,7 +63,7 @@ func (r *runner) pair(ctx context.Context, before, s *drivers.State, ps []Probe,
 	allowed := 0
 	for i, p := range ps {
 		arrives, _ := o.expect(p.Packet)
-		if asWritten, _ := written.expect(p.Packet); arrives && !asWritten {
+		if written.widened(p.Packet, arrives) {
 			return 0, fmt.Errorf("lowered for %s, the State allows what is denied as written:\n%s", r.f.Driver, caseOf(s, p))
 		}
 		if arrives {

@@ -180,7 +180,7 @@ func withoutClauses(s *drivers.State, yield func(*drivers.State) bool) bool {
 }
 
 func withoutMembers(s *drivers.State, yield func(*drivers.State) bool) bool {
-	for _, id := range slices.Sorted(mapKeys(s.Sets)) {
+	for _, id := range sortedKeys(s.Sets) {
 		for m := range s.Sets[id].All() {
 			c := s.Clone()
 			c.Sets[id] = s.Sets[id].With(nil, []drivers.Member{m})
