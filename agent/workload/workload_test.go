@@ -1,0 +1,424 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tortie/tortie/agent/durable"
+	"github.com/tortie/tortie/agent/ledger"
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/calcgraph"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/datastore/mem"
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/agentapi"
+)
+
+var errCrash = errors.New("crashed")
+
+// host is what a workload is plugged into: links, a graph, a dataplane and a store. It checks the order of things, and
+// crashes before a chosen step: from then on nothing does anything.
+type host struct {
+	t     *testing.T
+	dir   string
+	store *mem.Store
+
+	steps, crashAt int // 0 = never
+	crashed        bool
+	links          map[string]drivers.EndpointID
+	attached       map[drivers.EndpointID]*calcgraph.LedgerEntry // in the graph: lost in a crash
+	dirty          map[netip.Addr]bool                           // addresses with flows of a workload
+}
+
+func newHost(t *testing.T) *host {
+	return &host{t: t, dir: t.TempDir(), store: mem.New(), links: map[string]drivers.EndpointID{},
+		attached: map[drivers.EndpointID]*calcgraph.LedgerEntry{}, dirty: map[netip.Addr]bool{}}
+}
+
+func (h *host) step() error {
+	if h.steps++; h.crashAt > 0 && h.steps >= h.crashAt {
+		h.crashed = true
+	}
+	if h.crashed {
+		return errCrash
+	}
+	return nil
+}
+
+// begin is a new start of the agent.
+func (h *host) begin() *Workloads {
+	h.t.Helper()
+	h.steps, h.crashAt, h.crashed = 0, 0, false
+	h.attached = map[drivers.EndpointID]*calcgraph.LedgerEntry{}
+	l, err := ledger.Open(h.dir, durable.Writer{Step: func(string) error { return h.step() }})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if len(l.Bad()) > 0 {
+		h.t.Errorf("bad entries: %v", l.Bad())
+	}
+	w := New(Options{
+		Node: "node1", Prefix: "tort", BootID: "boot1", Ledger: l, Attacher: h, Graph: h, Plane: h,
+		Store: func() (datastore.Store, error) { return crashStore{h.store, h}, nil },
+		Ready: func() string { return "" }, Log: slog.New(slog.DiscardHandler),
+	})
+	ifaces := []drivers.HostIface{}
+	for name := range h.links {
+		ifaces = append(ifaces, drivers.HostIface{Name: name})
+	}
+	if err := w.Restore(h.t.Context(), ifaces); err != nil {
+		h.t.Fatal(err)
+	}
+	return w
+}
+
+func (h *host) Attach(_ context.Context, a drivers.Attachment) (drivers.Attached, error) {
+	if err := h.step(); err != nil {
+		return drivers.Attached{}, err
+	}
+	h.links[a.HostIface] = a.ID
+	return drivers.Attached{HostIface: a.HostIface, MAC: a.MAC, MTU: 1500}, h.step()
+}
+
+func (h *host) Detach(_ context.Context, a drivers.Attachment) error {
+	if err := h.step(); err != nil {
+		return err
+	}
+	if h.attached[a.ID] != nil {
+		h.t.Errorf("step %d: the link is removed before the endpoint is denied", h.steps)
+	}
+	for _, addr := range a.Addrs {
+		if h.dirty[addr] {
+			h.t.Errorf("step %d: the link is removed before the flows of %s are cut", h.steps, addr)
+		}
+	}
+	delete(h.links, a.HostIface)
+	return h.step()
+}
+
+func (h *host) Check(context.Context, drivers.Attachment) error { return nil }
+
+func (h *host) Attached(_ context.Context, id drivers.EndpointID, e *calcgraph.LedgerEntry) (uint64, error) {
+	if err := h.step(); err != nil {
+		return 0, err
+	}
+	if e == nil {
+		delete(h.attached, id)
+		return 1, h.step()
+	}
+	for _, a := range e.Addrs {
+		for other, o := range h.attached {
+			if other != id && strings.Contains(fmt.Sprint(o.Addrs), a.String()) {
+				h.t.Errorf("step %d: two workloads have %s", h.steps, a)
+			}
+		}
+		h.dirty[a] = true
+	}
+	h.attached[id] = e
+	return 1, h.step()
+}
+
+func (h *host) LedgerRead(context.Context) error { return h.step() }
+
+func (h *host) WaitSeen(ctx context.Context, key api.Key, revision string) (uint64, error) {
+	if err := h.step(); err != nil {
+		return 0, err
+	}
+	o, err := h.store.Get(ctx, key)
+	if err != nil || o.GetResourceVersion() != revision {
+		h.t.Errorf("step %d: waiting for %s at %s: %v %v", h.steps, key, revision, o, err)
+	}
+	return 1, nil
+}
+
+func (h *host) WaitEnforced(_ context.Context, id drivers.EndpointID, _, _ uint64) error {
+	if h.attached[id] == nil {
+		h.t.Errorf("step %d: waiting for what nobody has told the graph of", h.steps)
+	}
+	return h.step()
+}
+
+func (h *host) WaitGone(_ context.Context, id drivers.EndpointID, _ uint64) error {
+	if h.attached[id] != nil && !h.crashed {
+		h.t.Errorf("step %d: waiting in vain", h.steps)
+	}
+	return h.step()
+}
+
+func (h *host) CutFlows(_ context.Context, addrs []netip.Addr) error {
+	if err := h.step(); err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		for _, e := range h.attached {
+			if strings.Contains(fmt.Sprint(e.Addrs), a.String()) {
+				h.t.Errorf("step %d: flows of %s are cut while it can make new ones", h.steps, a)
+			}
+		}
+		delete(h.dirty, a)
+	}
+	return h.step()
+}
+
+// crashStore crashes before or after each call.
+type crashStore struct {
+	*mem.Store
+	h *host
+}
+
+func (s crashStore) Create(ctx context.Context, o api.Object) (api.Object, error) {
+	if err := s.h.step(); err != nil {
+		return nil, err
+	}
+	got, err := s.Store.Create(ctx, o)
+	return got, errors.Join(err, s.h.step())
+}
+
+func (s crashStore) Get(ctx context.Context, key api.Key) (api.Object, error) {
+	if err := s.h.step(); err != nil {
+		return nil, err
+	}
+	return s.Store.Get(ctx, key)
+}
+
+func (s crashStore) Delete(ctx context.Context, key api.Key, revision string) error {
+	if err := s.h.step(); err != nil {
+		return err
+	}
+	return errors.Join(s.Store.Delete(ctx, key, revision), s.h.step())
+}
+
+func (h *host) weps() []api.Object {
+	h.t.Helper()
+	os, err := h.store.List(h.t.Context(), "WorkloadEndpoint", "")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return os
+}
+
+// nothing checks that nothing is left.
+func (h *host) nothing(w *Workloads, when string) {
+	h.t.Helper()
+	if len(h.links)+len(h.attached)+len(h.weps())+len(w.o.Ledger.List()) > 0 {
+		h.t.Errorf("%s: left are links %v, graph %v, store %v, ledger %v", when, h.links, h.attached, h.weps(), w.o.Ledger.List())
+	}
+}
+
+// plugged checks that sandbox s is plugged in, and nothing else.
+func (h *host) plugged(w *Workloads, s, when string) {
+	h.t.Helper()
+	if len(h.links) != 1 || len(h.attached) != 1 || h.attached[endpointID(s)] == nil || len(h.weps()) != 1 || len(w.o.Ledger.List()) != 1 ||
+		h.weps()[0].(*api.WorkloadEndpoint).Spec.ContainerID != s {
+		h.t.Errorf("%s: there are links %v, graph %v, store %v, ledger %v", when, h.links, h.attached, h.weps(), w.o.Ledger.List())
+	}
+}
+
+func endpointID(sandbox string) drivers.EndpointID {
+	return drivers.EndpointID{Kind: drivers.Workload, Sandbox: sandbox, Interface: "eth0"}
+}
+
+func (h *host) attach(w *Workloads, sandbox string) error {
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer f.Close()
+	_, err = w.Attach(h.t.Context(), agentapi.AttachRequest{Sandbox: sandbox, Interface: "eth0",
+		Addresses: []netip.Addr{netip.MustParseAddr("10.65.0.2")}, Workload: agentapi.Workload{Name: "db-0"}}, f)
+	return err
+}
+
+func (h *host) detach(w *Workloads, sandbox string) error {
+	return w.Detach(h.t.Context(), agentapi.DetachRequest{Sandbox: sandbox, Interface: "eth0"})
+}
+
+// TestCrashInAttach crashes at every step of an attach; then the caller asks again, or unplugs.
+func TestCrashInAttach(t *testing.T) {
+	for n := 1; ; n++ {
+		crashed := false
+		for _, then := range []string{"attach", "detach", "attach another"} {
+			h := newHost(t)
+			w := h.begin()
+			h.steps, h.crashAt = 0, n
+			err := h.attach(w, "s1")
+			if crashed = h.crashed; !crashed {
+				if err != nil {
+					t.Fatal(err)
+				}
+				h.plugged(w, "s1", "without a crash")
+			} else if err == nil {
+				t.Errorf("crash at step %d: answered", n)
+			}
+			when := fmt.Sprintf("crash at step %d, then %s", n, then)
+			w = h.begin()
+			switch then {
+			case "attach":
+				if err := h.attach(w, "s1"); err != nil {
+					t.Errorf("%s: %v", when, err)
+				}
+				h.plugged(w, "s1", when)
+			case "detach":
+				if err := h.detach(w, "s1"); err != nil {
+					t.Errorf("%s: %v", when, err)
+				}
+				w.finish(t.Context())
+				// Without an entry nobody knows what the store has; there is none only before the ledger was written.
+				h.nothing(w, when)
+			case "attach another":
+				// The workload came again in another sandbox; the runtime unplugs the first.
+				if err := h.detach(w, "s1"); err != nil {
+					t.Errorf("%s: %v", when, err)
+				}
+				if err := h.attach(w, "s2"); err != nil {
+					t.Errorf("%s: %v", when, err)
+				}
+				h.plugged(w, "s2", when)
+			}
+		}
+		if !crashed {
+			if n < 12 {
+				t.Errorf("an attach has only %d steps", n)
+			}
+			return
+		}
+	}
+}
+
+// TestCrashInDetach crashes at every step of a detach. What has begun is finished by the next start; and the next owner
+// of the address can come.
+func TestCrashInDetach(t *testing.T) {
+	for n := 1; ; n++ {
+		h := newHost(t)
+		w := h.begin()
+		if err := h.attach(w, "s1"); err != nil {
+			t.Fatal(err)
+		}
+		h.steps, h.crashAt = 0, n
+		err := h.detach(w, "s1")
+		crashed := h.crashed
+		if !crashed {
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.nothing(w, "without a crash")
+		}
+		w = h.begin()
+		when := fmt.Sprintf("crash at step %d", n)
+		if e, ok := w.o.Ledger.Get(endpointID("s1")); ok && e.Phase != ledger.Plugged {
+			if h.attached[endpointID("s1")] != nil {
+				t.Errorf("%s: it is let in again", when)
+			}
+			if w.finish(t.Context()) {
+				t.Errorf("%s: not finished", when)
+			}
+			h.nothing(w, when)
+		}
+		if err := h.detach(w, "s1"); err != nil {
+			t.Errorf("%s, again: %v", when, err)
+		}
+		h.nothing(w, when+", again")
+		if err := h.attach(w, "s2"); err != nil {
+			t.Errorf("%s, the next owner: %v", when, err)
+		}
+		h.plugged(w, "s2", when+", the next owner")
+		if !crashed {
+			if n < 12 {
+				t.Errorf("a detach has only %d steps", n)
+			}
+			return
+		}
+	}
+}
+
+func TestAnotherSandboxKeepsItsEndpoint(t *testing.T) {
+	h := newHost(t)
+	w := h.begin()
+	if err := h.attach(w, "s1"); err != nil {
+		t.Fatal(err)
+	}
+	// Someone has given the WorkloadEndpoint to another sandbox.
+	o := h.weps()[0].(*api.WorkloadEndpoint)
+	o.Spec.ContainerID = "s9"
+	if _, err := h.store.Update(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.detach(w, "s1"); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.weps(); len(got) != 1 || len(w.o.Ledger.List()) != 0 {
+		t.Errorf("%v %v", got, w.o.Ledger.List())
+	}
+}
+
+func TestRestoreGivesUpWhatIsGone(t *testing.T) {
+	h := newHost(t)
+	w := h.begin()
+	if err := h.attach(w, "s1"); err != nil {
+		t.Fatal(err)
+	}
+	e := w.o.Ledger.List()[0]
+	e.BootID = "boot0"
+	if err := w.o.Ledger.Put(e); err != nil {
+		t.Fatal(err)
+	}
+	if w = h.begin(); h.attached[endpointID("s1")] == nil {
+		t.Error("of an earlier boot, but its interface is there: given up")
+	}
+	clear(h.links)
+	if w = h.begin(); len(h.attached) != 0 || w.finish(t.Context()) {
+		t.Error("its interface is gone: kept")
+	}
+	h.nothing(w, "after a reboot")
+}
+
+// TestRunFinishes runs the goroutine: what the store did not let go is tried again.
+func TestRunFinishes(t *testing.T) {
+	h := newHost(t)
+	w := h.begin()
+	if err := h.attach(w, "s1"); err != nil {
+		t.Fatal(err)
+	}
+	h.store.Fail(datastore.ErrUnavailable)
+	if err := h.detach(w, "s1"); err != nil {
+		t.Fatal(err)
+	}
+	if w.Backlog() != 1 || len(h.links) != 0 {
+		t.Errorf("backlog %d, links %v", w.Backlog(), h.links)
+	}
+	h.store.Fail(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.Run(ctx)
+	}()
+	deadline := time.Now().Add(10 * time.Second)
+	for w.Backlog() > 0 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	<-ended
+	h.nothing(w, "in the end")
+}
+
+func TestEndpointNames(t *testing.T) {
+	seen := map[string]string{}
+	for _, c := range [][3]string{{"a-b", "c", "eth0"}, {"a", "b-c", "eth0"}, {"a", "b", "c-eth0"}, {"a--b", "c", "eth0"}} {
+		name := endpointName(c[0], agentapi.Workload{Orchestrator: "k8s", Name: c[1]}, c[2])
+		if other, twice := seen[name]; twice {
+			t.Errorf("%v and %s are both %s", c, other, name)
+		}
+		seen[name] = fmt.Sprint(c)
+	}
+	if got, want := endpointName("node-1", agentapi.Workload{Orchestrator: "k8s", Name: "db-0"}, "eth0"), "node--1-k8s-db--0-eth0"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
