@@ -15,8 +15,12 @@
 //	driver.go    Driver, ApplyError, and the optional interfaces of drivers
 //	features.go  Features: what a driver enforces
 //	packet.go    Packet and Trace
-//	evaluate.go  Evaluate: what happens to a packet, and why
-//	lower.go     Lower: a State rewritten for a driver that lacks something, never allowing more
+//	evaluate.go  Evaluate: what happens to a packet, and why; _match (clauses), _tiers (stages), _standin (deny stand-ins)
+//	lower.go     Lower: a State rewritten for a driver that lacks something, never allowing more; lower_rule.go its rules
+//	path.go      Path: a flow over two nodes; Translate, Locate
+//	ruleid.go    MakeRuleID: the ids that traces, counters, flows and logs share
+//	dump.go      Dump: a State as text for people; dump_words.go has the words
+//	encode.go    EncodeState, DecodeState: a State that survives a reboot
 //
 // The package imports the standard library only.
 package drivers

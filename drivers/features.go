@@ -1,7 +1,8 @@
 package drivers
 
 // Features is what a driver enforces on this host. The zero value enforces nothing; All enforces everything. Lower
-// rewrites what a driver lacks so that it never allows more.
+// rewrites what a driver lacks so that it never allows more. What every driver must enforce, whatever it lacks, is the
+// deny stand-in of an endpoint that is Degraded, a host endpoint's too.
 type Features struct {
 	Driver string // for people: "nftables"
 	Atomic bool   // each packet sees an old or a new State, never a mixture

@@ -38,7 +38,7 @@ func lowerTrial(t *testing.T, seed uint64, packets int) (allowed int) {
 }
 
 func TestLowerNeverAllowsMore(t *testing.T) {
-	const first, trials, packets = 1, 4000, 20
+	const first, trials, packets = 1, 2000, 20
 	allowed := 0
 	for seed := uint64(first); seed < first+trials; seed++ {
 		allowed += lowerTrial(t, seed, packets)
