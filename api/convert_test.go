@@ -212,7 +212,7 @@ func TestKubernetesRules(t *testing.T) {
 				{Action: Allow, Unreadable: []string{"spec.ingress[0].ports[2]: port 0 is not between 1 and 65535"}},
 				{Action: Allow, Unreadable: []string{"spec.ingress[0].ports[3]: endPort needs a port that is a number"}},
 				{Action: Allow, Unreadable: []string{"spec.ingress[0].ports[4]: port 1:2 is a range; write endPort"}},
-				{Action: Allow, Unreadable: []string{`spec.ingress[0].ports[5]: port name "a b" holds ' '; it may hold letters, digits, - _ and .`}},
+				{Action: Allow, Unreadable: []string{`spec.ingress[0].ports[5]: port name "a b" holds ' ', which is no letter, digit, dot, dash or underscore`}},
 				{Action: Allow, Protocol: &tcp, Destination: EntityRule{Ports: []Port{{First: 7, Last: 7}}}}}},
 		{"bad peers leave no rule for everybody",
 			KubernetesIngressRule{From: []KubernetesPeer{{}, {IPBlock: &KubernetesIPBlock{CIDR: "x"}},

@@ -273,7 +273,7 @@ func TestMutatedRulesAreMarked(t *testing.T) {
 		t.Fatalf("the policy to mutate is not valid: %v, %v, %v", o, problems, err)
 	}
 	checkMutated(t, doc)
-	for seed := range uint64(1500) {
+	for seed := range uint64(500) {
 		runMutations(t, seed, 1+int(seed%3))
 	}
 }

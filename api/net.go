@@ -54,7 +54,7 @@ func checkPortName(s string) error {
 		c := s[i]
 		letter = letter || c|0x20 >= 'a' && c|0x20 <= 'z'
 		if !(c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.') {
-			return fmt.Errorf("port name %q holds %q; it may hold letters, digits, - _ and .", s, c)
+			return fmt.Errorf("port name %q holds %q, which is no letter, digit, dot, dash or underscore", s, c)
 		}
 	}
 	switch {

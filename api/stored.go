@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,8 +23,8 @@ import (
 //     rule. A rule without a readable action is a Deny, a list of rules that is none becomes one Deny of everything, and
 //     a policy whose types can't be read governs both directions.
 //   - A tier with a problem ends in Deny.
-//   - Of other kinds, what can't be read is left out: an item of a list alone, but labels and profiles as a whole, since
-//     half of them could select an endpoint into the wrong policies.
+//   - Of other kinds, what has the wrong type is left out: an item of a list alone, but labels and profiles as a whole,
+//     since half of them could lead an endpoint into the wrong policies.
 //
 // An error means that the object can't be used at all: a policy or tier whose selectors, tier or order can't be read, or
 // a thing without what identifies it.
@@ -39,20 +40,13 @@ func DecodeStored(kind string, data []byte) (Object, []Problem, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var fatal []error
-	for _, p := range problems {
-		if under(p.Path, "metadata.name", "metadata.namespace") || p.Path == "metadata" || p.Path == "spec" {
-			fatal = append(fatal, p)
-		}
-	}
-	standIn(o, problems)
+	vital, typed := identity(o)
+	fatal := fatalProblems(problems, append(typed, vital...))
+	dropHalf(o, problems)
 	Default(o)
-	problems = append(problems, invalid(o)...)
-	for _, p := range problems {
-		if under(p.Path, vital(o)...) {
-			fatal = append(fatal, p)
-		}
-	}
+	unfit := invalid(o)
+	fatal = append(fatal, fatalProblems(unfit, vital)...)
+	problems = append(problems, unfit...)
 	if len(fatal) > 0 {
 		return nil, problems, fmt.Errorf("decoding a stored %s: %w", k.Kind, errors.Join(fatal...))
 	}
@@ -60,12 +54,24 @@ func DecodeStored(kind string, data []byte) (Object, []Problem, error) {
 	return o, problems, nil
 }
 
+func fatalProblems(problems []Problem, fields []string) []error {
+	var errs []error
+	for _, p := range problems {
+		if under(p.Path, fields...) || p.Path == "metadata" || p.Path == "spec" {
+			errs = append(errs, p)
+		}
+	}
+	return errs
+}
+
 // readStored decodes in one pass what has no problem, which is nearly everything, and the rest slowly with its paths.
 func readStored(k KindInfo, data []byte) (Object, []Problem, error) {
 	o := k.New()
-	if strict, err := kjson.UnmarshalStrict(data, o); err == nil && len(strict) == 0 && sameType(o, k) {
-		setType(o, k.APIVersion, k.Kind)
-		return o, nil, nil
+	// A null item of a list would come out as one without any content: a Kubernetes rule that allows everything.
+	if !bytes.Contains(data, []byte("null")) {
+		if strict, err := kjson.UnmarshalStrict(data, o); err == nil && len(strict) == 0 && sameType(o, k) {
+			return o, nil, nil
+		}
 	}
 	v, err := parseJSON(data)
 	if err != nil {
@@ -116,12 +122,15 @@ func under(path string, fields ...string) bool {
 	})
 }
 
-// standIn denies everything in place of a list of rules that is none or is there twice. It comes before defaulting,
-// which looks at the lists.
-func standIn(o Object, problems []Problem) {
+// dropHalf gives what could be read in part only its closed form. It comes before defaulting, which looks at the rules.
+func dropHalf(o Object, problems []Problem) {
 	lists := rulesOf(o)
 	for _, p := range problems {
 		switch {
+		case under(p.Path, "metadata.labels"):
+			o.SetLabels(nil)
+		case under(p.Path, "spec.profiles"):
+			dropProfiles(o)
 		case lists.ingress == nil:
 		case p.Path == "spec.ingress":
 			*lists.ingress = []Rule{{Action: Deny}}
@@ -131,14 +140,20 @@ func standIn(o Object, problems []Problem) {
 	}
 }
 
+func dropProfiles(o Object) {
+	switch o := o.(type) {
+	case *HostEndpoint:
+		o.Spec.Profiles = nil
+	case *WorkloadEndpoint:
+		o.Spec.Profiles = nil
+	}
+}
+
 // failClosed takes the problems out on o.
 func failClosed(o Object, problems []Problem) {
 	var meaningful []Problem
 	for _, p := range problems {
-		if under(p.Path, "metadata.labels") {
-			o.SetLabels(nil)
-		}
-		if !under(p.Path, "metadata", "status", "spec.performanceHints") {
+		if !under(p.Path, "metadata", "status", "spec.performanceHints", "spec.tier", "spec.labelsToApply") {
 			meaningful = append(meaningful, p)
 		}
 	}
@@ -149,10 +164,6 @@ func failClosed(o Object, problems []Problem) {
 	case *Tier:
 		end := Deny
 		o.Spec.DefaultAction = &end
-	case *HostEndpoint:
-		dropIf(&o.Spec.Profiles, "spec.profiles", meaningful)
-	case *WorkloadEndpoint:
-		dropIf(&o.Spec.Profiles, "spec.profiles", meaningful)
 	case *StagedKubernetesNetworkPolicy:
 		markKubernetes(&o.Spec, meaningful)
 	default:
@@ -162,38 +173,33 @@ func failClosed(o Object, problems []Problem) {
 	}
 }
 
-// vital returns the fields without which an object can't be used.
-func vital(o Object) []string {
+// identity returns the fields without which an object can't be used: those that have to be valid, and those that have
+// to be of the right type only. A policy in a tier with an odd name, say, is in no tier that allows anything.
+func identity(o Object) (valid, typed []string) {
+	typed = []string{"metadata.name", "metadata.namespace"}
 	switch o := o.(type) {
 	case *NetworkPolicy, *GlobalNetworkPolicy, *StagedNetworkPolicy, *StagedGlobalNetworkPolicy:
-		return []string{"spec.selector", "spec.namespaceSelector", "spec.serviceAccountSelector", "spec.tier", "spec.order"}
+		valid = []string{"spec.selector", "spec.namespaceSelector", "spec.serviceAccountSelector"}
+		typed = append(typed, "spec.tier", "spec.order")
 	case *StagedKubernetesNetworkPolicy:
-		return []string{"spec.podSelector"}
+		valid = []string{"spec.podSelector"}
 	case *Tier:
 		if builtinTierNamed(o.Name) != nil {
-			return []string{"spec"}
+			valid = []string{"spec"}
 		}
-		return []string{"spec.order"}
+		typed = append(typed, "spec.order")
 	case *Profile:
-		return []string{"spec.labelsToApply"}
+		typed = append(typed, "spec.labelsToApply")
 	case *HostEndpoint:
-		return []string{"spec.node", "spec.interfaceName"}
+		typed = append(typed, "spec.node", "spec.interfaceName")
 	case *WorkloadEndpoint:
-		return []string{"spec.node"}
+		typed = append(typed, "spec.node")
 	case *IPPool:
-		return []string{"spec.cidr"}
+		valid = []string{"spec.cidr"}
 	case *BlockAffinity:
-		return []string{"spec.cidr", "spec.node", "spec.state", "spec.deleted"}
+		valid = []string{"spec.cidr", "spec.node", "spec.state", "spec.deleted"}
 	}
-	return nil
-}
-
-func dropIf(list *[]string, path string, problems []Problem) {
-	for _, p := range problems {
-		if under(p.Path, path) {
-			*list = nil
-		}
-	}
+	return valid, typed
 }
 
 // ruleLists are the rules of a policy or profile. types is nil for a profile.

@@ -183,8 +183,18 @@ func TestDecodeStoredFailsClosed(t *testing.T) {
 		{"profiles of a host endpoint", "HostEndpoint",
 			`{"metadata":{"name":"a","labels":{"a":"b"}},"spec":{"node":"n","interfaceName":"*","profiles":["p",{}]}}`,
 			"labels map[a:b]; profiles []; ips []", []string{"spec.profiles[1]: must be a string, not an object"}},
+		{"a tier with an odd name", "NetworkPolicy", `{"metadata":{"name":"a","namespace":"n"},"spec":{"tier":"a.b","ingress":[{"action":"Allow"}]}}`,
+			"types [Ingress]; in Allow;", []string{`spec.tier: Invalid value: "a.b": the name of a tier has no dots`}},
+		{"a host endpoint of an odd node", "HostEndpoint", `{"metadata":{"name":"a"},"spec":{"interfaceName":"eth 0"}}`,
+			"labels map[]; profiles []; ips []", []string{"spec.node: Required value: the name of the node that the interface belongs to",
+				`spec.interfaceName: Invalid value: "eth 0": is not the name of an interface`}},
+		{"labels and profiles that are only not valid", "HostEndpoint",
+			`{"metadata":{"name":"a","labels":{"a":"?"}},"spec":{"node":"n","interfaceName":"*","profiles":["P"]}}`,
+			"labels map[a:?]; profiles [P]; ips []", []string{
+				"metadata.labels[a]: Invalid value: \"?\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+				"spec.profiles[0]: Invalid value: \"P\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"}},
 		{"node of a host endpoint", "HostEndpoint", `{"metadata":{"name":"a"},"spec":{"node":{},"interfaceName":"*"}}`,
-			"error decoding a stored HostEndpoint: spec.node: must be a string, not an object\nspec.node: Required value: the name of the node that the interface belongs to", nil},
+			"error decoding a stored HostEndpoint: spec.node: must be a string, not an object", nil},
 		{"workload", "WorkloadEndpoint",
 			`{"metadata":{"name":"a","namespace":"n","labels":["x"]},"spec":{"speed":1,"profiles":"p","ipNetworks":["10.0.0.1",{}],"ports":[{"name":"web","protocol":"tcp","port":80},{"name":"dns","protocol":"udp","port":-1}]}}`,
 			"labels map[]; profiles []; ips [10.0.0.1/32]; ports [{web TCP 80 0 }]",
@@ -204,6 +214,9 @@ func TestDecodeStoredFailsClosed(t *testing.T) {
 		{"staged Kubernetes with an unknown field", "StagedKubernetesNetworkPolicy",
 			`{"metadata":{"name":"a","namespace":"n"},"spec":{"when":"x","ingress":[{}],"egress":[{}],"policyTypes":["Ingress"]}}`,
 			"types [Ingress]; in Allow unreadable; out Allow unreadable;", []string{"spec.when: unknown field"}},
+		{"staged Kubernetes with a rule that is null", "StagedKubernetesNetworkPolicy",
+			`{"metadata":{"name":"a","namespace":"n"},"spec":{"ingress":[null,{"from":[null]}]}}`,
+			"types [Ingress]; in Allow unreadable; in Allow unreadable;", []string{"spec.ingress[0]: must not be null", "spec.ingress[1].from[0]: must not be null"}},
 		{"staged Kubernetes with odd types", "StagedKubernetesNetworkPolicy",
 			`{"metadata":{"name":"a","namespace":"n"},"spec":{"ingress":[{}],"egress":{}}}`,
 			"types [Ingress Egress]; in Allow unreadable;", []string{"spec.egress: must be a list, not an object"}},
@@ -245,6 +258,32 @@ func TestUnreadableSaysWhy(t *testing.T) {
 	if diff := cmp.Diff(want, o.(*Profile).Spec.Egress[0].Unreadable); diff != "" {
 		t.Error(diff)
 	}
+}
+
+func FuzzDecodeStored(f *testing.F) {
+	f.Add(uint8(10), []byte(storedWorkload))
+	f.Add(uint8(1), []byte(storedPolicy))
+	f.Add(uint8(5), []byte(`{"spec":{"podSelector":{"matchExpressions":[{"key":"a","operator":"In"}]},"ingress":[{"from":[{}]}]}}`))
+	f.Add(uint8(14), []byte(`{"addressType":"IPv4","endpoints":[{"addresses":["x"]}],"ports":[{}]}`))
+	f.Fuzz(func(t *testing.T, k uint8, data []byte) {
+		kind := kinds[int(k)%len(kinds)]
+		o, _, err := DecodeStored(kind.Kind, data)
+		if err != nil {
+			return
+		}
+		if o.GetKind() != kind.Kind {
+			t.Fatalf("a %s came out as %s", kind.Kind, o.GetKind())
+		}
+		again := DeepCopy(o)
+		if Default(again); !cmp.Equal(o, again) {
+			t.Fatalf("%s is not defaulted", data)
+		}
+		if lists := rulesOf(o); lists.types != nil { // what calls itself a policy has a subject
+			if _, err := SubjectSelector(o); err != nil && !strings.Contains(err.Error(), "both kinds of quote") && !strings.Contains(err.Error(), "characters, not 1 to") {
+				t.Fatalf("%s: %v", data, err)
+			}
+		}
+	})
 }
 
 const storedWorkload = `{"kind":"WorkloadEndpoint","apiVersion":"projectcalico.org/v3","metadata":{"name":"node1-k8s-web--0-eth0","namespace":"shop",` +

@@ -195,8 +195,8 @@ type Rule struct {
 	HTTP        *HTTPMatch    `json:"http,omitempty"`
 	Metadata    *RuleMetadata `json:"metadata,omitempty"`
 
-	// Unreadable holds the paths of fields that a lenient decode did not understand or that are not valid. The rule
-	// is lowered: an Allow or Log matches nothing, a Deny or Pass denies what the readable clauses match.
+	// Unreadable holds, as "path: reason", what a lenient decode did not understand or is not valid. The rule is
+	// lowered: an Allow or Log matches nothing, a Deny or Pass denies what the readable clauses match.
 	Unreadable []string `json:"-"`
 }
 
