@@ -122,7 +122,7 @@ func (es *endpoints) join() {
 			continue
 		}
 		o := es.objects[a.entry.Name]
-		id, there := es.things.ids[a.entry.Name]
+		id, there := es.things.find(a.entry.Name)
 		switch {
 		case o == nil && there:
 			a.why = "its WorkloadEndpoint is of another node"

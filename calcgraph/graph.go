@@ -40,7 +40,7 @@ func New(c Config) *Graph {
 	g.policies = newPolicies(g.labels, g.things, g.sets)
 	g.locals = newLocals(g.things, g.policies.index)
 	g.policies.locals = g.locals
-	g.routes = newRoutes(c.NodeName)
+	g.routes = newRoutes(c.NodeName, g.things.names)
 	g.endpoints = newEndpoints(c.NodeName, g.things, g.locals, g.policies, g.routes)
 	g.hosts = newHosts(c, g.things, g.locals, g.policies, g.endpoints)
 	g.things.moved = g.moved
@@ -152,10 +152,13 @@ func (g *Graph) Problems() []Problem {
 	for _, ps := range g.bad {
 		out = append(out, ps...)
 	}
-	for _, ps := range g.policies.problems {
-		out = append(out, ps...)
+	for _, p := range g.policies.profiles {
+		out = append(out, p.bad...)
 	}
 	for key, p := range g.policies.byKey {
+		if p.active {
+			out = append(out, p.problems...)
+		}
 		if !p.tier.exists {
 			out = append(out, Problem{Key: key, Field: "spec.tier", Reason: "tier " + p.tier.name + " is missing; the policy comes after all others and the tier ends in Deny"})
 		}

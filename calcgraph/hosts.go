@@ -161,7 +161,7 @@ func (hs *hosts) assign(h *hostEndpoint, ifaces []string) {
 		hs.moved[h] = struct{}{}
 	}
 	h.ifaces = ifaces
-	id, there := hs.things.ids[hostKey(h.object.Name)]
+	id, there := hs.things.find(hostKey(h.object.Name))
 	want := len(ifaces) > 0 && there
 	if h.local != nil && (!want || h.local.gone || h.local.id != id) {
 		delete(hs.byLocal, h.local)

@@ -73,7 +73,7 @@ func readPorts(probs *problems, ports []api.EndpointPort) []namedPort {
 
 func (g *Graph) setWorkload(key api.Key, o *api.WorkloadEndpoint) []Problem {
 	var was thing
-	id, there := g.things.ids[key]
+	id, there := g.things.find(key)
 	if there {
 		was = g.things.all[id]
 	}

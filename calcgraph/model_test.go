@@ -244,6 +244,9 @@ func (m *model) side(out *drivers.Side, ns string, e *api.EntityRule, proto *uin
 		sel, _ = selector.Parse("")
 	}
 	ports := func(ps []api.Port) (rs []drivers.PortRange, ids []drivers.SetID) {
+		if len(ps) == 0 {
+			return nil, nil
+		}
 		var numbers [65537]bool
 		for _, p := range ps {
 			if p.Name != "" {

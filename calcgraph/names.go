@@ -1,6 +1,6 @@
 package calcgraph
 
-// names gives numbers to names that many things have; there are few of them, and they are kept until nobody has them.
+// names gives numbers to names that many things have, of namespaces and nodes, until nobody has them.
 type names struct {
 	numbers map[string]uint32
 	texts   []string
@@ -36,5 +36,8 @@ func (n *names) drop(i uint32) {
 		n.free = append(n.free, i)
 	}
 }
+
+// find returns the number of a name, 0 if nobody holds it.
+func (n *names) find(text string) uint32 { return n.numbers[text] }
 
 func (n *names) name(i uint32) string { return n.texts[i] }

@@ -24,7 +24,13 @@ type policy struct {
 	gone   bool
 	marked bool // in policies.dirty
 	active bool // some endpoint of this node has it in a list
-	held   []*set
+
+	// The rules as the store has them are forgotten when they have been read. held is the sets that they refer to: while
+	// the policy is not active they are not held, and only say what to hold when it becomes so again.
+	unread   bool
+	value    *drivers.Policy
+	held     []*set
+	problems []Problem
 }
 
 // selPolicies is the policies with a subject selector, and the endpoints of this node that it selects.
@@ -52,7 +58,6 @@ type policies struct {
 	entered  []*policy                     // newly active, not ranked yet
 	left     bool
 	out      emitted[drivers.PolicyID, drivers.Policy]
-	problems map[drivers.PolicyID][]Problem // of active rules
 }
 
 func newPolicies(l *labels, t *things, s *sets) *policies {
@@ -60,7 +65,7 @@ func newPolicies(l *labels, t *things, s *sets) *policies {
 		seed:  maphash.MakeSeed(),
 		index: newIndex[selPolicies](l, t), sets: s, tiers: newTiers(), byKey: map[api.Key]*policy{},
 		byID: map[drivers.PolicyID]*policy{}, profiles: map[string]*profile{}, changed: map[drivers.PolicyID]struct{}{},
-		out: newEmitted[drivers.PolicyID](samePolicy), problems: map[drivers.PolicyID][]Problem{},
+		out: newEmitted[drivers.PolicyID](samePolicy),
 	}
 	p.index.visit = p.visit
 	return p
@@ -92,10 +97,14 @@ func (ps *policies) set(key api.Key, o api.Object) []Problem {
 		ps.remove(key, old)
 		return probs.list
 	}
-	if old != nil && old.subject.text.String() == subject.String() && reflect.DeepEqual(old.spec, spec) {
+	if old != nil && old.subject.text.String() == subject.String() && old.spec.sameButRules(&spec) {
+		if !old.unread || !reflect.DeepEqual(old.spec, spec) {
+			old.spec, old.unread = spec, true
+			ps.mark(old)
+		}
 		return nil
 	}
-	p := &policy{id: drivers.PolicyID{Kind: drivers.PolicyKind(key.Kind), Namespace: key.Namespace, Name: key.Name}, spec: spec}
+	p := &policy{id: drivers.PolicyID{Kind: drivers.PolicyKind(key.Kind), Namespace: key.Namespace, Name: key.Name}, spec: spec, unread: true}
 	p.tie = fmt.Sprintf("%s/%s/%s", key.Name, key.Namespace, key.Kind)
 	p.hash = maphash.Comparable(ps.seed, p.id)
 	p.tier = ps.tiers.get(spec.tier)
@@ -179,18 +188,20 @@ func (ps *policies) flush() {
 	ps.wake()
 	for _, p := range ps.dirty {
 		p.marked = false
-		switch want := p.applies(); {
-		case want && !p.active:
-			p.active = true
-			ps.entered = append(ps.entered, p)
-			ps.changed[p.id] = struct{}{}
+		want := p.applies()
+		if want {
 			ps.readRules(p)
-		case !want && p.active:
-			p.active = false
+		}
+		if want == p.active {
+			continue
+		}
+		p.active = want
+		ps.changed[p.id] = struct{}{}
+		if want {
+			ps.entered = append(ps.entered, p)
+		} else {
 			ps.left = true
-			ps.changed[p.id] = struct{}{}
-			ps.release(p.held)
-			p.held = nil
+			ps.sets.release(p.held)
 		}
 	}
 	clear(ps.dirty)
@@ -267,7 +278,19 @@ func comparePolicies(a, b *policy) int {
 	return cmp.Or(cmp.Compare(a.spec.order, b.spec.order), cmp.Compare(a.tie, b.tie))
 }
 
+// readRules reads the rules of a policy that is to be active, unless that has been done, and holds the sets that they
+// refer to.
 func (ps *policies) readRules(p *policy) {
+	switch {
+	case !p.unread && p.active:
+		return
+	case !p.unread:
+		for i, st := range p.held {
+			p.held[i] = ps.sets.again(st)
+		}
+		ps.out.stage(p.id, p.value)
+		return
+	}
 	r := &ruleReader{sets: ps.sets, namespace: p.id.Namespace, problems: problems{key: keyOf(p.id)}}
 	v := &drivers.Policy{ID: p.id, Tier: p.spec.tier, Staged: p.spec.staged}
 	if p.spec.in {
@@ -277,19 +300,16 @@ func (ps *policies) readRules(p *policy) {
 		v.Out = r.rules("spec.egress", false, p.spec.egress)
 	}
 	v.SetRuleIDs()
-	p.held = r.held
+	if p.active {
+		ps.sets.release(p.held)
+	}
+	p.unread, p.spec.ingress, p.spec.egress = false, nil, nil
+	p.value, p.held, p.problems = v, r.held, r.problems.list
 	ps.out.stage(p.id, v)
-	ps.problems[p.id] = r.problems.list
 }
 
 func keyOf(id drivers.PolicyID) api.Key {
 	return api.Key{Kind: string(id.Kind), Namespace: id.Namespace, Name: id.Name}
-}
-
-func (ps *policies) release(held []*set) {
-	for _, st := range held {
-		ps.sets.release(st)
-	}
 }
 
 // report says which policies and profiles are different.
@@ -298,7 +318,6 @@ func (ps *policies) report(u *drivers.Update) {
 		p, pr := ps.byID[id], ps.profiles[id.Name]
 		if id.Kind == drivers.KindProfile && (pr == nil || pr.users == 0) || id.Kind != drivers.KindProfile && (p == nil || !p.active) {
 			ps.out.stage(id, nil)
-			delete(ps.problems, id)
 		}
 	}
 	clear(ps.changed)

@@ -18,6 +18,12 @@ type policySpec struct {
 	forward         bool
 }
 
+// sameButRules reports whether s and o differ at most in their rules.
+func (s *policySpec) sameButRules(o *policySpec) bool {
+	return s.tier == o.tier && s.order == o.order && s.in == o.in && s.out == o.out && s.staged == o.staged &&
+		s.untracked == o.untracked && s.preDNAT == o.preDNAT && s.forward == o.forward
+}
+
 // kubernetesOrder is the order of policies made from Kubernetes network policies, all in the default tier.
 const kubernetesOrder = 1000
 

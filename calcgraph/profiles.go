@@ -17,6 +17,7 @@ type profile struct {
 	users   int // endpoints of this node
 	fresh   bool
 	held    []*set
+	bad     []Problem // of the rules, while in use
 }
 
 func profileID(name string) drivers.PolicyID {
@@ -79,8 +80,8 @@ func (ps *policies) unuseProfile(name string) {
 	if p.users--; p.users == 0 {
 		ps.touchProfile(p)
 		ps.pruneProfile(p)
-		ps.release(p.held)
-		p.held = nil
+		ps.sets.release(p.held)
+		p.held, p.bad = nil, nil
 	}
 }
 
@@ -100,9 +101,9 @@ func (ps *policies) flushProfiles() {
 			r.problems.add("", "the profile is missing; endpoints that have it deny what no policy decides")
 		}
 		v.SetRuleIDs()
-		ps.release(p.held)
+		ps.sets.release(p.held)
 		p.held = r.held
 		ps.out.stage(id, v)
-		ps.problems[id] = r.problems.list
+		p.bad = r.problems.list
 	}
 }

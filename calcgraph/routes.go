@@ -43,9 +43,9 @@ type routes struct {
 	peers        emitted[string, drivers.Peer]
 }
 
-func newRoutes(self string) *routes {
+func newRoutes(self string, n *names) *routes {
 	return &routes{
-		self: self, nodes: map[string]*node{}, pools: pools{}, blocks: newBlocks(), names: newNames(),
+		self: self, nodes: map[string]*node{}, pools: pools{}, blocks: newBlocks(), names: n,
 		remote: sorted[remoteAddr]{cmp: compareRemote}, local: map[netip.Addr]map[*attachment]struct{}{},
 		learned: map[netip.Prefix]*drivers.Route{}, borrowed: map[netip.Prefix]string{},
 		borrowers: map[string]map[netip.Prefix]struct{}{}, learnedOf: map[string]map[netip.Prefix]struct{}{},

@@ -81,10 +81,20 @@ func (s *sets) created(st *set) {
 	s.fresh = append(s.fresh, st)
 }
 
-// release lets go of a set.
-func (s *sets) release(st *set) {
-	if st.refs--; st.refs == 0 {
-		s.idle = append(s.idle, st)
+// again holds the set that st is, or was before its last rule let go of it.
+func (s *sets) again(st *set) *set {
+	if st.service != nil {
+		return s.ofService(st.service.name.namespace, st.service.name.name, st.kind)
+	}
+	return s.ofSelector(st.id, st.kind, st.sel.text, st.portName, st.proto)
+}
+
+// release lets go of sets.
+func (s *sets) release(held []*set) {
+	for _, st := range held {
+		if st.refs--; st.refs == 0 {
+			s.idle = append(s.idle, st)
+		}
 	}
 }
 
@@ -139,6 +149,8 @@ func (s *sets) drop(st *set, u *drivers.Update) {
 	if st.emitted {
 		u.Sets[st.id] = drivers.SetUpdate{}
 	}
+	// What is left says where the members came from.
+	st.emitted, st.log, st.cur, st.many, st.covered = false, nil, nil, nil, sorted[member]{}
 	if st.service != nil {
 		s.services.letGo(st.service, st)
 		return

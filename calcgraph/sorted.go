@@ -43,17 +43,19 @@ func (s *sorted[T]) insert(v T) bool {
 		s.chunks = [][]T{{v}}
 		return true
 	}
-	c := slices.Insert(s.chunks[i], at, v)
-	s.chunks[i] = c
-	if len(c) > chunkLen {
+	if c := s.chunks[i]; len(c) == chunkLen {
 		// What comes in ascending order fills its chunks.
 		cut := len(c) / 2
-		if at == len(c)-1 {
-			cut = chunkLen
+		if at == len(c) {
+			cut = len(c)
 		}
-		s.chunks[i] = slices.Clip(c[:cut])
-		s.chunks = slices.Insert(s.chunks, i+1, slices.Clone(c[cut:]))
+		s.chunks[i] = c[:cut]
+		s.chunks = slices.Insert(s.chunks, i+1, append(make([]T, 0, chunkLen), c[cut:]...))
+		if at >= cut {
+			i, at = i+1, at-cut
+		}
 	}
+	s.chunks[i] = slices.Insert(s.chunks[i], at, v)
 	return true
 }
 

@@ -11,7 +11,8 @@ import (
 type things struct {
 	labels *labels
 	groups *groups
-	ids    map[api.Key]uint32
+	names  *names
+	ids    map[thingKey]uint32
 	all    []thing
 	free   []uint32
 	freed  []uint32 // since the last flush
@@ -22,6 +23,13 @@ type things struct {
 
 	change   change
 	old, new []label // scratch: what change holds
+}
+
+// thingKey is an api.Key in less than half the space: there are as many as there are things.
+type thingKey struct {
+	name      string
+	namespace uint32 // number of its name; 0 for none
+	kind      byte
 }
 
 type thing struct {
@@ -59,15 +67,37 @@ type thingSpec struct {
 }
 
 func newThings(l *labels, g *groups) *things {
-	return &things{labels: l, groups: g, ids: map[api.Key]uint32{}, ports: newPortLists()}
+	return &things{labels: l, groups: g, names: newNames(), ids: map[thingKey]uint32{}, ports: newPortLists()}
+}
+
+// thingKinds are the kinds of things; a kind's place is its number.
+var thingKinds = [...]string{"WorkloadEndpoint", "HostEndpoint", "NetworkSet", "GlobalNetworkSet"}
+
+func (t *things) key(key api.Key) thingKey {
+	k := thingKey{name: key.Name, kind: byte(slices.Index(thingKinds[:], key.Kind))}
+	if key.Namespace != "" {
+		if k.namespace = t.names.find(key.Namespace); k.namespace == 0 {
+			k.kind = 0xff // a namespace without things
+		}
+	}
+	return k
+}
+
+// find returns the number of a thing.
+func (t *things) find(key api.Key) (id uint32, there bool) {
+	id, there = t.ids[t.key(key)]
+	return id, there
 }
 
 // set puts a thing in, or changes it.
 func (t *things) set(key api.Key, s thingSpec) uint32 {
-	id, there := t.ids[key]
+	id, there := t.find(key)
 	if !there {
 		id = t.alloc()
-		t.ids[key] = id
+		if key.Namespace != "" {
+			t.names.hold(key.Namespace)
+		}
+		t.ids[t.key(key)] = id
 	}
 	th := &t.all[id]
 	own, gr := t.labels.holdAll(s.labels, s.extra...), t.groups.get(s.profiles)
@@ -101,7 +131,8 @@ func (t *things) set(key api.Key, s thingSpec) uint32 {
 
 // remove takes a thing out. It reports whether it was there.
 func (t *things) remove(key api.Key) bool {
-	id, there := t.ids[key]
+	k := t.key(key)
+	id, there := t.ids[k]
 	if !there {
 		return false
 	}
@@ -113,7 +144,10 @@ func (t *things) remove(key api.Key) bool {
 	t.ports.drop(th.gives.ports)
 	t.groups.leave(th.group, id)
 	*th = thing{}
-	delete(t.ids, key)
+	delete(t.ids, k)
+	if k.namespace != 0 {
+		t.names.drop(k.namespace)
+	}
 	t.freed = append(t.freed, id)
 	return true
 }
