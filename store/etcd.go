@@ -3,10 +3,14 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"time"
 
+	"go.etcd.io/bbolt"
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
@@ -22,8 +26,8 @@ const (
 
 	progressInterval = 10 * time.Minute
 
-	// A member that is alone has no heartbeats to lose: a short election time only makes it start sooner (0.1 s instead
-	// of 1 s).
+	// A member that is alone has no heartbeats to lose: a short election time only makes it start sooner, in 0.1 s instead
+	// of 1 s.
 	tickMs, electionMs = 25, 250
 )
 
@@ -63,14 +67,31 @@ func mustParse(s string) url.URL {
 	return *u
 }
 
-// startEtcd starts the server and waits until it is ready. What etcd has to say about a broken data directory it says
-// by panicking.
+// readable opens the database as etcd will: it does so in a goroutine of its own and panics if it can't, which nobody
+// could turn into an error.
+func readable(dir string) error {
+	path := filepath.Join(dir, "member", "snap", "db")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil // a new store
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", path, err)
+	}
+	return db.Close()
+}
+
+// startEtcd starts the server and waits until it is ready. What else etcd has to say about a broken data directory it
+// says by panicking, too.
 func startEtcd(ctx context.Context, cfg Config) (e *embed.Etcd, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			e, err = nil, fmt.Errorf("starting etcd on %s: %v", cfg.Dir, r)
 		}
 	}()
+	if err := readable(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("starting etcd: %w", err)
+	}
 	e, err = embed.StartEtcd(etcdConfig(cfg))
 	if err != nil {
 		return nil, fmt.Errorf("starting etcd on %s: %w", cfg.Dir, err)

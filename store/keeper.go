@@ -15,8 +15,9 @@ import (
 
 const (
 	keepEvery = time.Minute
-	// healEvery bounds how often a full store is looked at: each look may rewrite the whole file.
-	healEvery = 2 * time.Second
+	// How often a full store is looked at; a client that was refused, or has deleted something, makes it sooner.
+	fullEvery = 2 * time.Second
+	kickDelay = 200 * time.Millisecond
 	// Defragmentation stops the store for some 100 ms for each 100 MB that are in use, so it must be worth it.
 	defragFloor = 64 << 20
 )
@@ -28,7 +29,7 @@ type keeper struct {
 	log   *slog.Logger
 	kick  chan struct{}
 
-	tried int64 // the revision at which healing was last of no use
+	told bool // that it is full and can't be healed yet
 }
 
 func newKeeper(srv *etcdserver.EtcdServer, quota int64, log *slog.Logger) *keeper {
@@ -57,22 +58,25 @@ func mayFree(req any) bool {
 }
 
 func (k *keeper) run(ctx context.Context) {
-	tick := time.NewTicker(keepEvery)
-	defer tick.Stop()
 	for {
 		if err := k.look(ctx); err != nil && ctx.Err() == nil {
 			k.log.Error("store upkeep", "err", err)
 		}
+		every := keepEvery
+		if k.full() {
+			every = fullEvery
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(every):
+			continue
 		case <-k.kick:
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(healEvery / 10):
-			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(kickDelay):
 		}
 	}
 }
@@ -110,27 +114,21 @@ func (k *keeper) look(ctx context.Context) error {
 // heal frees what can be freed in a full store, and lets clients write again if that was enough. If not, it waits for
 // deletes.
 func (k *keeper) heal(ctx context.Context) error {
-	rev := k.srv.KV().Rev()
-	if rev == k.tried {
-		return nil
-	}
 	be := k.srv.Backend()
 	before := be.Size()
 	if err := k.compact(ctx); err != nil {
 		return err
 	}
 	if used := be.SizeInUse(); used > k.quota/10*9 {
-		k.tried = rev
-		k.log.Error("store full: it takes only deletes until there is room", "bytes", used, "quota", k.quota)
+		if !k.told {
+			k.log.Error("store full: it takes only deletes until there is room", "bytes", used, "quota", k.quota)
+		}
+		k.told = true
 		return nil
 	}
+	// What is in use fits, so the file will fit when it has been rewritten.
 	if err := k.defrag(); err != nil {
 		return err
-	}
-	if size := be.Size(); size > k.quota/100*95 {
-		k.tried = rev
-		k.log.Error("store full: it takes only deletes until there is room", "bytes", size, "quota", k.quota)
-		return nil
 	}
 	for _, a := range k.srv.Alarms() {
 		if a.Alarm != pb.AlarmType_NOSPACE {
@@ -141,19 +139,20 @@ func (k *keeper) heal(ctx context.Context) error {
 			return fmt.Errorf("disarming the space alarm: %w", err)
 		}
 	}
+	k.told = false
 	k.log.Warn("store was full and takes writes again", "bytes_before", before, "bytes", be.Size(), "quota", k.quota)
 	return nil
 }
 
 // compact forgets all old revisions; watches that lag start over with a list.
 func (k *keeper) compact(ctx context.Context) error {
-	rev := k.srv.KV().Rev()
-	if k.srv.KV().FirstRev() >= rev {
-		return nil
+	if rev := k.srv.KV().Rev(); k.srv.KV().FirstRev() < rev {
+		if _, err := k.srv.Compact(ctx, &pb.CompactionRequest{Revision: rev, Physical: true}); err != nil {
+			return fmt.Errorf("compacting: %w", err)
+		}
 	}
-	if _, err := k.srv.Compact(ctx, &pb.CompactionRequest{Revision: rev, Physical: true}); err != nil {
-		return fmt.Errorf("compacting: %w", err)
-	}
+	// Pages count as free from the second commit on: until then readers of the state before may need them.
+	k.srv.Backend().ForceCommit()
 	k.srv.Backend().ForceCommit()
 	return nil
 }

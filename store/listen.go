@@ -14,6 +14,9 @@ import (
 // ErrInUse says that somebody listens on the socket already.
 var ErrInUse = errors.New("somebody listens there already")
 
+// maxPath is what clients can connect to: Linux has 108 bytes for a path and its end.
+const maxPath = 107
+
 // listener is an open listener; tls is nil on a Unix socket.
 type listener struct {
 	net.Listener
@@ -69,6 +72,9 @@ type unixListener struct {
 // listenUnix makes the socket in a private directory and moves it into place when its mode is right: there is no
 // moment at which others can connect, and a stale file is replaced in one step.
 func listenUnix(path string) (net.Listener, error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("the path is longer than %d bytes, which is all that a socket's can have", maxPath)
+	}
 	dir := filepath.Dir(path)
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		if err := os.MkdirAll(dir, 0o750); err != nil {

@@ -32,10 +32,17 @@ func level(l zapcore.Level) slog.Level {
 	}
 }
 
-// expected are warnings that tell nothing about a store of one member that has no HTTP port.
-var expected = map[string]bool{
-	"Running http and grpc server on single port. This is not recommended for production.": true,
-	"simple token is not cryptographically signed":                                         true,
+// expected says of entries that they tell nothing about a store of one member that has no HTTP port.
+func expected(message string) bool {
+	switch message {
+	case "Running http and grpc server on single port. This is not recommended for production.",
+		"simple token is not cryptographically signed",
+		// Of a new store, until its first term has been written; tried again.
+		"failed to update storage version",
+		"Failed to detect schema version":
+		return true
+	}
+	return false
 }
 
 func (b *bridge) Enabled(l zapcore.Level) bool {
@@ -47,7 +54,7 @@ func (b *bridge) With(fields []zapcore.Field) zapcore.Core {
 }
 
 func (b *bridge) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if !b.Enabled(e.Level) || expected[e.Message] && e.Level <= zapcore.WarnLevel {
+	if !b.Enabled(e.Level) || expected(e.Message) && e.Level <= zapcore.ErrorLevel {
 		return c
 	}
 	return c.AddCore(e, b)

@@ -3,10 +3,12 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // Info is what a store says of itself.
@@ -20,25 +22,34 @@ type Info struct {
 	Alarms   []string // "NOSPACE", "CORRUPT"
 }
 
-// Status asks the store that listens on a Unix socket: a path, or unix:///path.
+// Status asks the store that listens on a Unix socket: a path, or unix:///path. One that is not there says so at once.
 func Status(ctx context.Context, socket string) (Info, error) {
-	endpoint := socket
-	if socket != "" && socket[0] == '/' {
-		endpoint = "unix://" + socket
-	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 	}
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop()})
+	info, err := ask(ctx, "unix://"+strings.TrimPrefix(socket, "unix://"))
 	if err != nil {
 		return Info{}, fmt.Errorf("store at %s: %w", socket, err)
 	}
-	defer c.Close()
-	st, err := c.Status(ctx, endpoint)
+	return info, nil
+}
+
+func ask(ctx context.Context, target string) (Info, error) {
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		return Info{}, fmt.Errorf("store at %s: %w", socket, err)
+		return Info{}, err
+	}
+	defer conn.Close()
+	m := pb.NewMaintenanceClient(conn)
+	st, err := m.Status(ctx, &pb.StatusRequest{})
+	if err != nil {
+		return Info{}, err
+	}
+	alarms, err := m.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET})
+	if err != nil {
+		return Info{}, err
 	}
 	info := Info{
 		Version:  st.Version,
@@ -47,13 +58,9 @@ func Status(ctx context.Context, socket string) (Info, error) {
 		InUse:    st.DbSizeInUse,
 		Quota:    st.DbSizeQuota,
 	}
-	alarms, err := c.AlarmList(ctx)
-	if err != nil {
-		return Info{}, fmt.Errorf("store at %s: %w", socket, err)
-	}
 	for _, a := range alarms.Alarms {
 		info.Alarms = append(info.Alarms, a.Alarm.String())
-		info.Full = info.Full || a.Alarm.String() == "NOSPACE"
+		info.Full = info.Full || a.Alarm == pb.AlarmType_NOSPACE
 	}
 	return info, nil
 }

@@ -40,7 +40,7 @@ func translate(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %s", datastore.ErrForbidden, text)
 	}
 	// The server's complaint about our certificate comes as a broken connection.
-	if strings.Contains(text, "remote error: tls:") {
+	if strings.Contains(text, alert) {
 		return fmt.Errorf("%w: %s", datastore.ErrForbidden, text)
 	}
 	return fmt.Errorf("%w: %s", datastore.ErrUnavailable, text)

@@ -31,6 +31,7 @@ func Open(cfg Config) (*Store, error) {
 		Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
 		MinConnectTimeout: 3 * time.Second,
 	})}
+	opts = append(opts, grpc.WithChainUnaryInterceptor(failFast))
 	if strings.HasPrefix(cfg.Endpoints[0], "https:") {
 		opts = append(opts, grpc.WithTransportCredentials(newFileCreds(cfg)))
 	}
@@ -52,6 +53,11 @@ func Open(cfg Config) (*Store, error) {
 	}
 	b.c = c
 	return &Store{revkv.New(b, revkv.Options{Prefix: cfg.Prefix, Log: cfg.Log})}, nil
+}
+
+// failFast makes a call to a store that can't be reached say so at once. clientv3 would wait until the context ends.
+func failFast(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return call(ctx, method, req, reply, cc, append(opts, grpc.WaitForReady(false))...)
 }
 
 // backend is a revkv.Backend.

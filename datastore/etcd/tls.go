@@ -7,8 +7,16 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc/credentials"
+)
+
+const (
+	alert     = "remote error: tls:" // how crypto/tls begins the words of an alert
+	alertWait = 200 * time.Millisecond
 )
 
 // fileCreds are TLS credentials whose files are read for each connection.
@@ -54,7 +62,46 @@ func (c *fileCreds) ClientHandshake(ctx context.Context, authority string, conn 
 		conn.Close()
 		return nil, nil, err
 	}
-	return credentials.NewTLS(t).ClientHandshake(ctx, authority, conn)
+	secure, info, err := credentials.NewTLS(t).ClientHandshake(ctx, authority, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &alertConn{Conn: secure, broken: make(chan struct{})}, info, nil
+}
+
+// alertConn tells why the server has hung up. With TLS 1.3 a client learns that its certificate was refused only from
+// the first read; a write meanwhile fails with "broken pipe", which says nothing.
+type alertConn struct {
+	net.Conn
+	once   sync.Once
+	broken chan struct{} // a read has failed
+	why    error         // valid then
+}
+
+func (c *alertConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		c.once.Do(func() {
+			c.why = err
+			close(c.broken)
+		})
+	}
+	return n, err
+}
+
+func (c *alertConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err == nil {
+		return n, nil
+	}
+	select {
+	case <-c.broken:
+		if strings.Contains(c.why.Error(), alert) {
+			err = c.why
+		}
+	case <-time.After(alertWait):
+	}
+	return n, err
 }
 
 // Clone implements credentials.TransportCredentials.

@@ -4,6 +4,7 @@ package mem
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -99,6 +100,9 @@ func (c *client) enter(ctx context.Context) error {
 }
 
 func unavailable(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err()
+	}
 	return fmt.Errorf("%w: %w", datastore.ErrUnavailable, ctx.Err())
 }
 

@@ -319,7 +319,7 @@ func testUnknownFieldGoes(t *testing.T, h *Harness) {
 }
 
 func testRaceUpdate(t *testing.T, h *Harness) {
-	const workers, each = 8, 20
+	const workers, each = 6, 12
 	create(t, h.Store, netset("default", "counter"))
 	g, ctx := errgroup.WithContext(background(t))
 	for i := range workers {

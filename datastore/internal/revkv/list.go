@@ -34,6 +34,10 @@ func (w *watcher) list(ctx context.Context, all bool) error {
 
 // refused serves a client that may not read everything: the kinds that it may read are listed from time to time.
 func (w *watcher) refused(ctx context.Context, cause error) error {
+	if w.status.Kinds != nil && time.Since(w.polled) < refusedList {
+		return &refusedError{cause}
+	}
+	w.polled = time.Now()
 	kinds, err := w.listOnce(ctx, false)
 	if err != nil && !errors.Is(err, datastore.ErrForbidden) {
 		return err

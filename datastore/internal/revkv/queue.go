@@ -88,23 +88,14 @@ func (q *queue) push1(o op) {
 	if waiting {
 		fresh = q.slots[i].fresh
 	}
-	if o.Value == nil {
-		if waiting && fresh {
-			q.slots[i] = change{}
-			delete(q.index, o.Key)
-			return
-		}
-		fresh = false
-	}
-	q.add(change{Entry: o.Entry, fresh: fresh})
-}
-
-func (q *queue) add(c change) {
-	if i, ok := q.index[c.Key]; ok {
+	if waiting {
 		q.slots[i] = change{}
+		delete(q.index, o.Key)
 	}
-	q.index[c.Key] = len(q.slots)
-	q.slots = append(q.slots, c)
+	if o.Value != nil || !waiting || !fresh {
+		q.index[o.Key] = len(q.slots)
+		q.slots = append(q.slots, change{Entry: o.Entry, fresh: fresh && o.Value != nil})
+	}
 	if len(q.slots) > 2*len(q.index)+64 {
 		q.squeeze()
 	}

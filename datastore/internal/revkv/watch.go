@@ -21,8 +21,8 @@ const (
 	maxBackoff = 5 * time.Second
 	// A session that lasted this long was a good one: the next starts with a short back-off.
 	steady = 5 * time.Second
-	// Kinds that are refused are asked for again in this time.
-	refusedRetry = 30 * time.Second
+	// While some kinds are refused the others are listed in this time.
+	refusedList = 30 * time.Second
 )
 
 // watcher is one Watch. Its fields belong to the goroutine that reads the back end; q leads to the other.
@@ -39,7 +39,8 @@ type watcher struct {
 	started bool
 	pos     Position
 	status  datastore.Status
-	told    time.Time // of the last position that went without changes
+	told    time.Time // when the consumer last heard of a position
+	polled  time.Time // when it was last listed what a refused client may read
 }
 
 type kindRange struct {
@@ -184,16 +185,13 @@ func (w *watcher) run(ctx context.Context) {
 			delay = 0
 		}
 		delay = min(max(2*delay, minBackoff), maxBackoff)
-		wait := jitter(delay)
-		if errors.As(err, new(*refusedError)) {
-			wait = jitter(refusedRetry)
-		} else {
+		if !errors.As(err, new(*refusedError)) {
 			w.down(err)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(jitter(delay)):
 		}
 	}
 }
