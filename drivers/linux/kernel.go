@@ -14,8 +14,9 @@ const (
 	opAddChain
 	opFlushChain
 	opAddRule
-	opDelChain
+	opFlushSet
 	opDelSet
+	opDelChain
 )
 
 // op is one write: one object of a table made, filled or deleted.
@@ -34,7 +35,7 @@ type kernel interface {
 	// finds out whether it would be refused.
 	commit(ops []op, dry bool) error
 	// read gives what our tables hold. An object that is as want has it is want's own; one that differs, or that want
-	// does not have, is a stand-in of the same name: a chain without rules, a set with the kernel's elements. A table
+	// does not have, is a stand-in of the same name: a chain with an unknown rule, a set with the kernel's elements. A table
 	// with an object that can only be mended by making the table anew is in remake, without its objects.
 	read(want *Program) (*tables, error)
 	close() error

@@ -57,6 +57,10 @@ func (o *op) messages() ([]message, error) {
 		b.str(unix.NFTA_SET_TABLE, TableName)
 		b.str(unix.NFTA_SET_NAME, o.set.Name)
 		return one(unix.NFT_MSG_DELSET, 0, b), nil
+	case opFlushSet:
+		b.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+		b.str(unix.NFTA_SET_ELEM_LIST_SET, o.set.Name)
+		return one(unix.NFT_MSG_DELSETELEM, 0, b), nil
 	case opAddElems, opDelElems:
 		typ, flags := uint16(unix.NFT_MSG_NEWSETELEM), uint16(unix.NLM_F_CREATE)
 		if o.kind == opDelElems {

@@ -26,7 +26,7 @@ type planner struct {
 	have   *tables
 	deltas map[Key]delta // exact changes of sets, where they are known
 
-	tables, newSets, plain, newChains, rules, verdicts, flushes, oldChains, oldSets []op
+	tables, newSets, plain, newChains, rules, verdicts, flushes, oldSets, oldChains []op
 }
 
 // delta is what came and went in a set since have.
@@ -51,7 +51,7 @@ func plan(want *Program, have *tables, touched map[Key]struct{}, deltas map[Key]
 	for _, k := range keys {
 		p.chain(k)
 	}
-	return slices.Concat(p.tables, p.newSets, p.plain, p.newChains, p.rules, p.verdicts, p.flushes, p.oldChains, p.oldSets)
+	return slices.Concat(p.tables, p.newSets, p.plain, p.newChains, p.rules, p.verdicts, p.flushes, p.oldSets, p.oldChains)
 }
 
 func (p *planner) set(k Key) {
@@ -60,6 +60,8 @@ func (p *planner) set(k Key) {
 	case want == nil && have == nil:
 		return
 	case want == nil:
+		// Emptied first: kernels before 6.4 hold the chains that a map's elements name until its end.
+		p.flushes = append(p.flushes, op{kind: opFlushSet, table: k.Table, set: have})
 		p.oldSets = append(p.oldSets, op{kind: opDelSet, table: k.Table, set: have})
 		return
 	}
@@ -164,12 +166,14 @@ func (o *op) String() string {
 var opNames = map[opKind]string{
 	opAddTable: "add table", opDelTable: "delete table", opAddSet: "add set", opDelElems: "delete elements",
 	opAddElems: "add elements", opAddChain: "add chain", opFlushChain: "flush chain", opAddRule: "add rule",
-	opDelChain: "delete chain", opDelSet: "delete set",
+	opDelChain: "delete chain", opFlushSet: "flush set", opDelSet: "delete set",
 }
 
-// owner is the object of the State that the op is about.
+// owner is the object of the State that the op is about. Nothing that only removes is about one.
 func (o *op) owner() drivers.ObjectRef {
 	switch {
+	case o.kind == opFlushChain || o.kind == opDelChain || o.kind == opFlushSet || o.kind == opDelSet:
+		return nodeRef()
 	case o.chain != nil:
 		return o.chain.Owner
 	case o.set != nil:

@@ -106,7 +106,7 @@ func (r *reader) chains(t Table) error {
 			return nil
 		}
 		k := Key{t, text(m[unix.NFTA_CHAIN_NAME])}
-		r.have.Chains[k] = &Chain{Key: k, Owner: nodeRef()}
+		r.have.Chains[k] = &Chain{Key: k, Rules: []Rule{{Comment: "unknown"}}, Owner: nodeRef()}
 		if want := r.want.Chains[k]; want != nil && !sameHook(want, m) {
 			r.have.remake[t] = true
 		}
@@ -157,11 +157,8 @@ func (r *reader) rules(t Table) error {
 	}
 	for k := range r.have.Chains {
 		want := r.want.Chains[k]
-		if want != nil && !differs[k] && seen[k] == len(want.Rules) {
+		if k.Table == t && want != nil && !differs[k] && seen[k] == len(want.Rules) {
 			r.have.Chains[k] = want
-		} else if want != nil && len(want.Rules) == 0 {
-			// A stand-in without rules would look right.
-			r.have.Chains[k] = &Chain{Key: k, Rules: []Rule{{Comment: "unknown"}}, Owner: want.Owner}
 		}
 	}
 	return nil
