@@ -21,6 +21,7 @@ type Options struct {
 	Random int    // number of random (State, packet) pairs; 0 = 3000, negative = none
 	Walks  int    // random walks for path independence, restarts and faults; 0 = 3, negative = none
 	Seed   uint64 // 0 = SeedVariable, or the clock
+	First  bool   // Check ends with the first part that fails; each case is one
 }
 
 func (o *Options) defaults() error {
@@ -85,28 +86,31 @@ func Check(ctx context.Context, h Harness, o Options) error {
 		return err
 	}
 	r := &runner{h: h, o: o, say: func(string, ...any) {}}
-	var errs []error
+	var parts []part
 	for i, c := range o.Cases {
-		if err := r.runCase(ctx, c, i%2 == 0); err != nil {
-			errs = append(errs, fmt.Errorf("case %s: %w", c.Name, err))
-		}
+		parts = append(parts, part{"case " + c.Name, func(ctx context.Context) error { return r.runCase(ctx, c, i%2 == 0) }})
 	}
-	errs = append(errs, r.random(ctx))
-	for _, part := range r.parts() {
-		if err := part.run(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", part.name, err))
+	parts = append(parts, part{"random", r.random})
+	parts = append(parts, r.parts()...)
+	var errs []error
+	for _, p := range parts {
+		if err := p.run(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
+			if o.First {
+				break
+			}
 		}
 	}
 	return errors.Join(append(errs, r.close())...)
 }
 
-// part is one of the suite's parts that are about the driver as such.
+// part is one part of the suite.
 type part struct {
 	name string
 	run  func(context.Context) error
 }
 
-// parts are those that the harness has the means for.
+// parts are those about the driver as such, as far as the harness has the means for them.
 func (r *runner) parts() []part {
 	ps := []part{{"paths", r.paths}, {"restart", r.restart}}
 	_, dumps := r.h.(Dumper)
