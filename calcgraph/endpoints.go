@@ -197,6 +197,7 @@ func (a *attachment) endpoint() *drivers.Endpoint {
 	if a.local == nil {
 		return e // no policy, no profile: denied
 	}
+	e.Name = displayName(a.entry.Name, a.object)
 	e.Policy, e.Profiles, e.Generation = a.local.policy, profileIDs(a.named), uint64(a.object.Generation)
 	for _, t := range a.object.Spec.AllowSpoofedSourcePrefixes {
 		if p, err := api.ParsePrefix(t); err == nil {
@@ -205,6 +206,19 @@ func (a *attachment) endpoint() *drivers.Endpoint {
 	}
 	e.SourcePrefixes = maximalPrefixes(e.SourcePrefixes)
 	return e
+}
+
+// displayName is what people call a workload: its pod's or its own name, not that of the resource, which also holds the
+// node and the interface.
+func displayName(key api.Key, w *api.WorkloadEndpoint) string {
+	name := key.Name
+	switch {
+	case w.Spec.Pod != "":
+		name = w.Spec.Pod
+	case w.Spec.Workload != "":
+		name = w.Spec.Workload
+	}
+	return key.Namespace + "/" + name
 }
 
 // profileIDs names profiles, each once.

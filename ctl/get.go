@@ -10,7 +10,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore"
@@ -118,11 +117,8 @@ var printers = map[string]func(io.Writer, []api.Object) error{
 
 func printYAML(w io.Writer, objects []api.Object) error {
 	for i, o := range objects {
-		b, err := api.Encode(o)
+		b, err := api.EncodeYAML(o)
 		if err != nil {
-			return fmt.Errorf("encoding %s: %w", api.KeyOf(o), err)
-		}
-		if b, err = yaml.JSONToYAML(b); err != nil {
 			return fmt.Errorf("encoding %s: %w", api.KeyOf(o), err)
 		}
 		if i > 0 {
@@ -149,9 +145,7 @@ func printJSON(w io.Writer, objects []api.Object) error {
 	if len(items) == 1 {
 		v = items[0]
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return writeJSON(w, v)
 }
 
 // printTable prints a table for each run of objects of one kind.

@@ -52,6 +52,7 @@ The exit code is 0 if the agent is ready, 1 if it is not or can't be asked.`,
 
 func writeJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false) // selectors are full of &&
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }

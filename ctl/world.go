@@ -153,7 +153,11 @@ func (w *world) resolve(text string, like netip.Addr) (netip.Addr, error) {
 	for key, o := range w.objects {
 		switch o := o.(type) {
 		case *api.WorkloadEndpoint:
-			if text == key.Name || text == key.Namespace+"/"+key.Name {
+			ns, name, ok := strings.Cut(text, "/")
+			if !ok {
+				ns, name = key.Namespace, text
+			}
+			if ns == key.Namespace && slices.Contains([]string{key.Name, o.Spec.Pod, o.Spec.Workload}, name) {
 				found = append(found, key.String())
 				addrs = append(addrs, ledgerEntry(key, o).Addrs...)
 			}

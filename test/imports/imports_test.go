@@ -27,7 +27,7 @@ type rule struct {
 }
 
 var rules = []rule{
-	{dir: "api", only: []string{"api", "internal"}, std: true, extern: []string{"k8s.io/apimachinery", "sigs.k8s.io/yaml"}},
+	{dir: "api", only: []string{"api", "internal"}, std: true, extern: []string{"k8s.io/apimachinery", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "go.yaml.in/yaml/v3"}},
 	{dir: "datastore", only: []string{"api", "datastore", "internal"}},
 	{dir: "store", only: []string{"internal", "store"}},
 	{dir: "drivers", exact: true, std: true},

@@ -196,7 +196,7 @@ func (d *Demo) describe(file string) error {
 func (d *Demo) explain(ctx context.Context) error {
 	from, to := d.workloads["web-1"], d.workloads["db-2"]
 	d.say("Why can't web-1 on n1 reach db-2 on n2?")
-	args := []string{"explain", from.Addr(4).String(), to.Addr(4).String(), "tcp", "5432"}
+	args := []string{"explain", "shop/" + from.Name, "shop/" + to.Name, "tcp", "5432"}
 	d.line("$ tortie %s", strings.Join(args, " "))
 	out, err := d.lab.Tortie(ctx, from.Node, args...)
 	for _, l := range strings.Split(strings.TrimRight(out, "\n"), "\n") {
