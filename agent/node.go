@@ -150,8 +150,8 @@ func nodeResource(name string, addrs []netip.Prefix) *api.Node {
 // interfaces. It asks the system's source address selection: connecting a UDP socket sends nothing.
 func defaultRouteAddresses() ([]netip.Prefix, error) {
 	var out []netip.Prefix
-	for network, far := range map[string]string{"udp4": "192.0.2.1:9", "udp6": "[2001:db8::1]:9"} { // documentation prefixes: nobody's
-		c, err := net.Dial(network, far)
+	for _, far := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} { // documentation prefixes: nobody's
+		c, err := net.Dial("udp", far)
 		if err != nil {
 			continue // no route of this family
 		}
@@ -169,9 +169,6 @@ func defaultRouteAddresses() ([]netip.Prefix, error) {
 	}
 	if len(out) == 0 {
 		return nil, errors.New("this host has no default route to find its address by: set nodeAddresses")
-	}
-	if len(out) == 2 && out[0].Addr().Is6() {
-		out[0], out[1] = out[1], out[0]
 	}
 	return out, nil
 }

@@ -369,7 +369,7 @@ func TestRestoreGivesUpWhatIsGone(t *testing.T) {
 	if err := w.o.Ledger.Put(e); err != nil {
 		t.Fatal(err)
 	}
-	if w = h.begin(); h.attached[endpointID("s1")] == nil {
+	if h.begin(); h.attached[endpointID("s1")] == nil {
 		t.Error("of an earlier boot, but its interface is there: given up")
 	}
 	clear(h.links)
