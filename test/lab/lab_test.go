@@ -7,10 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -399,13 +399,69 @@ func compact(ctx context.Context, l *Lab) error {
 	return err
 }
 
-// TestCleanAfterCrash leaves a lab behind as a crash does, and has Clean remove it.
+// crashEnv makes the test binary bring up a lab, print its id, and wait to be killed.
+const crashEnv = "TORTIE_LAB_CRASH"
+
+// TestCleanAfterCrash kills a lab's process at once, as a crash does, and has Clean remove what it left; a lab that is
+// alive stays.
 func TestCleanAfterCrash(t *testing.T) {
-	l := newLab(t, Options{Nodes: 1})
-	if ids, err := Clean(); err != nil || len(ids) > 0 && ids[0] == l.ID {
-		t.Fatalf("Clean removed a lab that is alive: %v, %v", ids, err)
+	if path := os.Getenv(crashEnv); path != "" {
+		l, err := New(t.Context(), Options{Binary: path, Nodes: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println(l.ID, l.Store.Pid(), l.Nodes[0].Agent.Pid())
+		select {}
 	}
-	if addr := l.Nodes[0].Addr(4); addr != netip.MustParseAddr("172.31.0.1") {
-		t.Errorf("node address %v", addr)
+	alive := newLab(t, Options{Nodes: 1})
+	child := exec.Command(os.Args[0], "-test.run", "^TestCleanAfterCrash$")
+	child.Env = append(os.Environ(), crashEnv+"="+binary)
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var id string
+	var store, agent int
+	if _, err := fmt.Fscan(out, &id, &store, &agent); err != nil {
+		t.Fatalf("the lab of the child: %v", err)
+	}
+	_ = child.Process.Kill()
+	_ = child.Wait()
+	if netns.StartTime(agent) == "" || leftovers(id) == nil {
+		t.Fatal("the crash left nothing behind, so there is nothing to see")
+	}
+	ids, err := Clean()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(ids, id) || slices.Contains(ids, alive.ID) {
+		t.Errorf("Clean removed %v: it should remove %s and leave %s", ids, id, alive.ID)
+	}
+	if err := leftovers(id); err != nil {
+		t.Error(err)
+	}
+	for _, pid := range []int{store, agent} {
+		eventually(t, 5*time.Second, "the end of a process of the crashed lab", func() error {
+			if started := netns.StartTime(pid); started != "" && !zombie(pid) {
+				return fmt.Errorf("process %d still runs", pid)
+			}
+			return nil
+		})
+	}
+	if err := pairWorks(t.Context(), alive); err != nil {
+		t.Errorf("the lab that is alive: %v", err)
+	}
+}
+
+// zombie reports whether a process has ended, and only waits for somebody to take note.
+func zombie(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, after, _ := strings.Cut(string(b), ") ")
+	return strings.HasPrefix(after, "Z")
 }
