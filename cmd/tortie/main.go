@@ -63,7 +63,7 @@ One binary holds the agent of a node (tortie agent), the store (tortie store), a
 		c.GroupID = "use"
 		root.AddCommand(c)
 	}
-	for _, c := range append(storeCommands(), agentCommand()) {
+	for _, c := range append(storeCommands(), agentCommand(), cleanCommand()) {
 		c.GroupID = "daemons"
 		root.AddCommand(c)
 	}
