@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -55,7 +56,7 @@ func (w *world) compute(node string) {
 	for key, o := range w.objects {
 		g.Update(key, o)
 		if wep, ok := o.(*api.WorkloadEndpoint); ok && wep.Spec.Node == node {
-			g.Attached(drivers.EndpointID{Kind: drivers.Workload, Sandbox: key.Namespace + "/" + key.Name, Interface: "eth0"}, ledgerEntry(key, wep))
+			g.Attached(endpointID(key, wep), ledgerEntry(key, wep))
 		}
 	}
 	g.Host(w.interfaces(node))
@@ -63,9 +64,16 @@ func (w *world) compute(node string) {
 	s.Merge(g.Flush(), nil)
 	w.states[node] = s
 	for _, p := range g.Problems() {
-		if text := fmt.Sprintf("%s: %s: %s", p.Key, p.Field, p.Reason); !slices.Contains(w.problems, text) {
-			w.problems = append(w.problems, text)
+		if !slices.Contains(w.problems, p.String()) {
+			w.problems = append(w.problems, p.String())
 		}
+	}
+}
+
+// endpointID is the identity that the workload's agent has in its ledger, as far as the object tells.
+func endpointID(key api.Key, wep *api.WorkloadEndpoint) drivers.EndpointID {
+	return drivers.EndpointID{
+		Kind: drivers.Workload, Sandbox: cmp.Or(wep.Spec.ContainerID, key.Namespace+"/"+key.Name), Interface: cmp.Or(wep.Spec.Endpoint, "eth0"),
 	}
 }
 
