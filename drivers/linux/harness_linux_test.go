@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
@@ -124,22 +125,57 @@ func (h *kernelHarness) Probe(ctx context.Context, ps []drivertest.Probe) ([]dri
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return probeWire(h.wire, h.flows, ps)
+	var out []drivertest.Result
+	for _, run := range apart(ps) {
+		rs, err := h.probe(run)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rs...)
+	}
+	return out, nil
 }
 
-// probeWire brings the state of the flow table about and sends the probes.
-func probeWire(x *wire, f *flowTable, ps []drivertest.Probe) ([]drivertest.Result, error) {
-	if err := f.forget(); err != nil {
+// probe brings the state of the flow table about and sends the probes.
+func (h *kernelHarness) probe(ps []drivertest.Probe) ([]drivertest.Result, error) {
+	if err := h.flows.forget(); err != nil {
 		return nil, err
 	}
-	if err := x.setNeighs(ps); err != nil {
+	added, err := h.addNeighs(ps)
+	if err != nil {
 		return nil, err
 	}
-	gs := x.tag(ps)
-	if err := f.prepare(gs); err != nil {
+	gs := h.wire.tag(ps)
+	if err := h.flows.prepare(gs); err != nil {
 		return nil, err
 	}
-	return x.run(gs)
+	rs, err := h.wire.run(gs)
+	return rs, errors.Join(err, h.deleteNeighs(added))
+}
+
+// apart splits probes, in order, into runs in which no two flows of protocols without ports have an address in common.
+// Flows that differ in their source only meet after masquerading: there is no port that could tell them apart then, and
+// the kernel drops the second one.
+func apart(ps []drivertest.Probe) [][]drivertest.Probe {
+	type end struct {
+		proto uint8
+		addr  netip.Addr
+	}
+	var out [][]drivertest.Probe
+	seen, first := map[end]bool{}, 0
+	for i, p := range ps {
+		pk := p.Packet
+		if pk.ARP || pk.SrcPort != 0 || pk.Proto == protoICMP || pk.Proto == protoICMPv6 {
+			continue
+		}
+		src, dst := end{pk.Proto, pk.Src}, end{pk.Proto, pk.Dst}
+		if seen[src] || seen[dst] {
+			out, first = append(out, ps[first:i]), i
+			clear(seen)
+		}
+		seen[src], seen[dst] = true, true
+	}
+	return append(out, ps[first:])
 }
 
 // Writes counts what all drivers have written.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -189,10 +188,14 @@ func (w *world) addSite(s drivertest.Site) error {
 
 func (w *world) routeSite(s drivertest.Site, node int) error {
 	for _, a := range s.Addrs {
+		var err error
 		if len(s.HostAddrs) == 0 {
-			if err := w.addRoute(netip.PrefixFrom(a, a.BitLen()), node, netip.Addr{}); err != nil {
-				return err
-			}
+			err = w.addRoute(netip.PrefixFrom(a, a.BitLen()), node, netip.Addr{})
+		} else {
+			err = w.node.SetNeigh(linuxnet.Neigh{Link: node, Addr: a, MAC: s.MAC})
+		}
+		if err != nil {
+			return err
 		}
 	}
 	for _, p := range s.Ranges {
@@ -242,38 +245,43 @@ func (w *world) addFence() error {
 	})
 }
 
-// setNeighs makes sure that the node need not ask for anybody whom the probes go to. Entries of the driver are left.
-func (w *world) setNeighs(ps []drivertest.Probe) error {
+// addNeighs makes sure that the node need not ask for any workload whom the probes go to, and returns the entries that it
+// made. They must go again before the driver looks: its own entries are to be the same however it comes to a State.
+func (w *world) addNeighs(ps []drivertest.Probe) ([]linuxnet.Neigh, error) {
 	have, err := w.node.Neighs(0)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	known := map[neighKey]bool{}
 	for _, n := range have {
 		known[keyOf(n)] = true
 	}
-	set := func(l siteLink, a netip.Addr) error {
-		n := linuxnet.Neigh{Link: l.node, Addr: a, MAC: l.MAC}
-		if known[keyOf(n)] || !a.IsValid() {
-			return nil
-		}
-		known[keyOf(n)] = true
-		return w.node.SetNeigh(n)
-	}
-	for _, l := range w.links {
-		for _, a := range append(slices.Clone(l.Addrs), l.LinkLocal) {
-			if err := set(l, a); err != nil {
-				return err
-			}
-		}
-	}
+	var added []linuxnet.Neigh
 	for _, p := range ps {
 		l, ok := w.links[p.Packet.To.Iface]
-		inside := func(r netip.Prefix) bool { return r.Contains(p.Packet.Dst) }
-		if ok && slices.ContainsFunc(drivertest.DriverRouted, inside) {
-			if err := set(l, p.Packet.Dst); err != nil {
-				return err
+		if !ok || len(l.HostAddrs) > 0 || p.Packet.Dst.IsMulticast() {
+			continue
+		}
+		// The site's own address is the next hop of its ranges.
+		for _, a := range []netip.Addr{p.Packet.Dst, l.Addr(p.Packet.Dst.Is6())} {
+			n := linuxnet.Neigh{Link: l.node, Addr: a, MAC: l.MAC}
+			if known[keyOf(n)] {
+				continue
 			}
+			known[keyOf(n)] = true
+			added = append(added, n)
+			if err := w.node.SetNeigh(n); err != nil {
+				return added, err
+			}
+		}
+	}
+	return added, nil
+}
+
+func (w *world) deleteNeighs(ns []linuxnet.Neigh) error {
+	for _, n := range ns {
+		if err := w.node.DeleteNeigh(n); err != nil {
+			return err
 		}
 	}
 	return nil
