@@ -358,9 +358,20 @@ func (r *routes) remoteRoute(dst netip.Prefix, owner string) *drivers.Route {
 	return rt
 }
 
-// problems reports blocks that no route leads to, and those that two nodes claim.
+// problems reports blocks that no route leads to, those that two nodes claim, and addresses that two workloads have.
 func (r *routes) problems() []Problem {
 	var out []Problem
+	for addr, as := range r.local {
+		if len(as) == 1 {
+			continue
+		}
+		iface := r.localRoute(single(addr)).Iface
+		for a := range as {
+			if a.entry.Iface != iface {
+				out = append(out, Problem{Key: a.entry.Name, Reason: "another workload has address " + addr.String() + " too; the route leads to " + iface})
+			}
+		}
+	}
 	for prefix, same := range r.blocks.byPrefix {
 		for _, b := range same[1:] {
 			if b.node != same[0].node {
