@@ -1,8 +1,8 @@
 // Package drivertest is the conformance suite: passing it is what being a driver means.
 //
-//	testdata/*.txtar ─► cases ──┐             ┌─► Lower ─► Driver.Apply ─► dataplane ─┐
-//	seed ─► States and packets ─┼─► State ────┤                                       ├─► equal?
-//	shrink ◄── disagreement ────┘  packets ───┴─► Evaluate(lowered State, packet) ────┘
+//	testdata/*.txtar --> cases --+            +--> Lower --> Driver.Apply --> dataplane --+
+//	seed --> States and packets -+--> State --+                                           +--> equal?
+//	shrink <-- disagreement -----+  packets --+--> Evaluate(lowered State, packet) -------+
 //
 // A driver brings a Harness: its dataplane built as the fixed topology says, and a way to send packets through it. Run does
 // the rest. No case is skipped for a driver that lacks a feature: the expectation is the oracle's verdict under the State

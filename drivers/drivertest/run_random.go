@@ -86,7 +86,8 @@ func (r *runner) explain(ctx context.Context, before, s *drivers.State, p Probe,
 		if before != nil {
 			scenes = append([]Scene{{State: before}}, scenes...)
 		}
-		return fmt.Errorf("%w\nnot on a fresh dataplane: what came before matters. The last two States, as a case:\n%s", found, caseText("Found by the generator.", scenes))
+		return fmt.Errorf("%w\nnot on a fresh dataplane: what came before matters. The last two States, as a case:\n%s",
+			found, caseText("Found by the generator.", scenes))
 	}
 	tries := 300
 	small := shrink(s, func(c *drivers.State) bool {
