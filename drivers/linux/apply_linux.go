@@ -30,6 +30,9 @@ func (d *Driver) applyRules(ctx context.Context, want *drivers.State, ch *driver
 	d.release(want, ch)
 	d.comp.update(want, ch)
 	full := ch == nil || d.have == nil
+	if !full {
+		full = !d.refresh(ch)
+	}
 	if full {
 		d.have = nil
 	}
@@ -58,6 +61,28 @@ func (d *Driver) applyRules(ctx context.Context, want *drivers.State, ch *driver
 		failed[o] = q.err
 	}
 	return failed, nil
+}
+
+// refresh reads those sets from the kernel whose members ch does not know, and reports whether it could.
+func (d *Driver) refresh(ch *drivers.Changes) bool {
+	var keys []Key
+	for id, sc := range ch.Sets {
+		u := d.comp.sets[id]
+		if u == nil || !sc.Full {
+			continue
+		}
+		for k := range u.keys {
+			if have := d.have.Sets[k]; have != nil && have.sameShape(d.comp.prog.Sets[k]) {
+				keys = append(keys, k)
+				d.comp.touched[k] = struct{}{}
+			}
+		}
+	}
+	if err := d.kernel.readSets(&d.comp.prog, d.have, keys); err != nil {
+		d.log.Warn("sets cannot be read back, reading all", "error", err)
+		return false
+	}
+	return true
 }
 
 // release ends the quarantine of objects that changed, that are gone, or whose time has come.

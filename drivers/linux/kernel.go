@@ -38,6 +38,9 @@ type kernel interface {
 	// does not have, is a stand-in of the same name: a chain with an unknown rule, a set with the kernel's elements. A table
 	// with an object that can only be mended by making the table anew is in remake, without its objects.
 	read(want *Program) (*tables, error)
+	// readSets reads some sets of want that the tables hold, and puts what they have in them into have. A set that it
+	// cannot read as one of its kind is an error.
+	readSets(want *Program, have *tables, keys []Key) error
 	close() error
 }
 

@@ -43,6 +43,7 @@ type Driver struct {
 	have       *tables // nil = unknown: read back before the next write
 	quarantine map[drivers.ObjectRef]quarantined
 	writes     int
+	prefixes   []string // of the last State's Node: how workload interfaces are called
 }
 
 var (
@@ -68,7 +69,7 @@ func Open(ctx context.Context, o Options) (_ *Driver, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("opening the nftables driver: %w", err)
 	}
-	d := &Driver{opts: o, log: o.Log.With("driver", driverName), comp: newCompiler(), quarantine: map[drivers.ObjectRef]quarantined{}}
+	d := &Driver{opts: o, log: o.Log.With("driver", driverName), comp: newCompiler(), quarantine: map[drivers.ObjectRef]quarantined{}, prefixes: []string{defaultPrefix}}
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -151,6 +152,7 @@ func (d *Driver) Apply(ctx context.Context, want *drivers.State, ch *drivers.Cha
 		return fmt.Errorf("applying: %w", err)
 	}
 	d.attacher.setMTU(want.Node.MTU)
+	d.prefixes = want.Node.WorkloadPrefixes
 	failed, err := d.applyRules(ctx, want, ch)
 	if err != nil {
 		return fmt.Errorf("applying to nftables: %w", err)

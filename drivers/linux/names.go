@@ -7,6 +7,9 @@ const (
 	// TableName is the name of our nftables tables, in the families inet and arp.
 	TableName = "tortie"
 
+	// defaultPrefix begins the names of workload interfaces where no State has said so yet.
+	defaultPrefix = "tort"
+
 	// RouteProtocol marks our routes in the kernel (rtnetlink's rtm_protocol).
 	RouteProtocol = 84
 

@@ -33,6 +33,28 @@ func (n *nft) read(want *Program) (*tables, error) {
 	}
 }
 
+func (n *nft) readSets(want *Program, have *tables, keys []Key) error {
+	r := &reader{n: n, want: want, have: have}
+	for _, k := range keys {
+		s := *have.Sets[k]
+		for try := 1; ; try++ {
+			err := r.elements(&s)
+			if errors.Is(err, errInterrupted) && try < readTries {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("reading set %s back: %w", k.Name, err)
+			}
+			break
+		}
+		if have.remake[k.Table] {
+			delete(have.remake, k.Table)
+			return fmt.Errorf("reading set %s back: %w", k.Name, errIntervals)
+		}
+	}
+	return nil
+}
+
 // reader is one reading of the kernel's copy of a program.
 type reader struct {
 	n    *nft
@@ -309,6 +331,7 @@ func (r *reader) elements(s *SetObject) error {
 		}
 	}
 	s.Content = content
+	r.have.Sets[s.Key] = s
 	want := r.want.Sets[s.Key]
 	if add, del := want.Content.Diff(content); len(add)+len(del) == 0 {
 		held := *want
