@@ -25,6 +25,7 @@ type world struct {
 	keys map[string]bool
 	last datastore.Batch
 	wake chan struct{}
+	stop func()
 }
 
 func watch(t *testing.T, s datastore.Store, kinds ...string) *world {
@@ -51,10 +52,11 @@ func watch(t *testing.T, s datastore.Store, kinds ...string) *world {
 			return nil
 		})
 	}()
-	t.Cleanup(func() {
+	w.stop = func() {
 		cancel()
 		<-done
-	})
+	}
+	t.Cleanup(w.stop)
 	return w
 }
 
@@ -86,7 +88,7 @@ func (w *world) untilHas(name string) {
 
 func mustCreate(t *testing.T, s datastore.Store, name string) {
 	t.Helper()
-	if _, err := s.Create(t.Context(), set(name)); err != nil {
+	if _, err := s.Create(background(t), set(name)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -182,7 +184,7 @@ func TestLateAnswers(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err == nil {
-			if _, err := s.Get(t.Context(), api.KeyOf(set(name))); err != nil {
+			if _, err := s.Get(background(t), api.KeyOf(set(name))); err != nil {
 				t.Errorf("%s was acknowledged: %v", name, err)
 			}
 		}
@@ -198,7 +200,7 @@ func TestPrefix(t *testing.T) {
 	mustCreate(t, one, "a")
 	mustCreate(t, two, "a")
 	mustCreate(t, two, "b")
-	os, err := one.List(t.Context(), "GlobalNetworkSet", "")
+	os, err := one.List(background(t), "GlobalNetworkSet", "")
 	if err != nil || len(os) != 1 {
 		t.Errorf("%v, %v", os, err)
 	}

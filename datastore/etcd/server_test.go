@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,26 +13,28 @@ import (
 	"github.com/tortie/tortie/datastore/internal/revkv"
 	"github.com/tortie/tortie/store"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 )
 
 const patience = 30 * time.Second
 
-// server is a `tortie store` in this process.
+// server is a `tortie store` in this process, or whatever else run runs.
 type server struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string // short: the path of a Unix socket has room for 107 bytes
 	cfg    store.Config
+	run    func(context.Context, store.Config) error
 	cancel context.CancelFunc
 	done   chan error
 }
 
-func newServer(t *testing.T) *server {
+func newServer(t testing.TB) *server {
 	dir, err := os.MkdirTemp("", "tst")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, dir: dir}
+	s := &server{t: t, dir: dir, run: store.Run}
 	s.cfg = store.Config{
 		Dir:    s.data(),
 		Listen: []string{s.endpoint()},
@@ -42,6 +45,30 @@ func newServer(t *testing.T) *server {
 		os.RemoveAll(dir)
 	})
 	return s
+}
+
+// plainEtcd runs etcd as others do, with cheap password hashes: at their usual cost, on a busy machine and with the race
+// detector, a token takes seconds.
+func plainEtcd(ctx context.Context, cfg store.Config) error {
+	c := embed.NewConfig()
+	c.Dir = cfg.Dir
+	c.BcryptCost = 4
+	c.TickMs, c.ElectionMs = 25, 250
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	u, err := url.Parse(cfg.Listen[0])
+	if err != nil {
+		return err
+	}
+	c.ListenClientUrls, c.AdvertiseClientUrls, c.ListenPeerUrls = []url.URL{*u}, []url.URL{*u}, nil
+	e, err := embed.StartEtcd(c)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	<-e.Server.ReadyNotify()
+	cfg.Ready()
+	<-ctx.Done()
+	return nil
 }
 
 func (s *server) data() string     { return filepath.Join(s.dir, "data") }
@@ -55,7 +82,7 @@ func (s *server) start() {
 	cfg := s.cfg
 	cfg.Ready = func() { close(ready) }
 	s.cancel, s.done = cancel, make(chan error, 1)
-	go func() { s.done <- store.Run(ctx, cfg) }()
+	go func() { s.done <- s.run(ctx, cfg) }()
 	select {
 	case <-ready:
 	case err := <-s.done:
@@ -142,7 +169,7 @@ func (s *server) backup() (restore func()) {
 }
 
 // open opens a store at endpoint.
-func open(t *testing.T, cfg Config) *Store {
+func open(t testing.TB, cfg Config) *Store {
 	t.Helper()
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s, err := Open(cfg)
@@ -151,4 +178,11 @@ func open(t *testing.T, cfg Config) *Store {
 	}
 	t.Cleanup(func() { s.Close() })
 	return s
+}
+
+// background is a context for what must end by itself, on a machine that may be busy.
+func background(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
 }

@@ -127,7 +127,7 @@ func TestTLS(t *testing.T) {
 		if c.cfg.Endpoints == nil {
 			c.cfg.Endpoints = good.Endpoints
 		}
-		if _, err := open(t, c.cfg).Get(t.Context(), key); !errors.Is(err, c.want) {
+		if _, err := open(t, c.cfg).Get(background(t), key); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}

@@ -74,7 +74,10 @@ func Run(t *testing.T, open func(t *testing.T) *Harness) {
 		{"WatchInvalid", testWatchInvalid},
 		{"WatchUnderFire", testWatchUnderFire},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.run(t, open(t)) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.run(t, open(t))
+		})
 	}
 }
 
