@@ -1,19 +1,19 @@
 // Package calcgraph turns what the agent is told into what the dataplane must hold: updates in, a drivers.Update out. It
 // is pure: one goroutine owns a Graph, and no part of it has a lock, a clock, a goroutine or does I/O.
 //
-//	Profile ──► groups ─┐ labels                       ┌──────────── services ◄── EndpointSlice
-//	NetworkSet ──────┐  ▼                              ▼
-//	WorkloadEndpoint ┼► things ──► index (of all) ──► sets ──────────────────────────────────► Sets
-//	HostEndpoint ────┘    │                            ▲ selectors, ports and services of rules
-//	                      │ local                      │
-//	                      ▼                            │
-//	Policies ─────► index (of locals) ──► policies ──► rules ────────────────────────────────► Policies
-//	Tier ──► tiers ──────┘ which are active  │ in order
-//	                      ▲                  ▼
-//	ledger ──► endpoints ─┴── hosts ──► locals ──► lists ──────────────────────────────────► Endpoints
-//	             │              ▲
-//	             ▼              └── inventory of the host
-//	Node, IPPool, BlockAffinity, learned routes ──► routes ─────────► Routes, Peers, Masquerade, Node
+//	Profile ---> groups -+ labels                      +---------- services <-- EndpointSlice
+//	NetworkSet -------+  v                             v
+//	WorkloadEndpoint -+> things -> index (of all) -> sets -------------------------------> Sets
+//	HostEndpoint -----+    |                           ^ selectors, ports, services of rules
+//	                       | local                     |
+//	                       v                           |
+//	policies -----> index (of locals) -> policies -> rules ------------------------------> Policies
+//	Tier ---> tiers -------+ active ones | in order
+//	                       ^             v
+//	ledger -> endpoints ---+-- hosts -> locals -> lists ---------------------------------> Endpoints
+//	              |             ^
+//	              v             +---- inventory of the host
+//	Node, IPPool, BlockAffinity, learned routes -> routes ---> Routes, Peers, Masquerade, Node
 //
 // Input may be reordered, coalesced or stale, and may hold duplicates and deletes of what was never there: a part asks
 // whether there is a value and compares it with what it holds. Nothing is held back because something it refers to is

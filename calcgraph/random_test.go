@@ -314,7 +314,7 @@ func (g gen) step(c *checked) {
 	}
 }
 
-var seeds = flag.Int("seeds", 150, "how many random walks TestRandomWalks takes")
+var seeds = flag.Int("seeds", 100, "how many random walks TestRandomWalks takes")
 
 // TestRandomWalks leads a graph through random changes, and compares it with a computation from scratch at each flush.
 func TestRandomWalks(t *testing.T) {
