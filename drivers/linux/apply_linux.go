@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -222,6 +223,13 @@ func (r *refusedOps) blaming(ops []op) error {
 			r.owners[o] = err
 		}
 	}
+	// Where a set is not made, whatever names it is refused as well: the next try tells whether for that only.
+	for o := range r.owners {
+		if o.Kind == drivers.ObjSet {
+			maps.DeleteFunc(r.owners, func(o drivers.ObjectRef, _ error) bool { return o.Kind != drivers.ObjSet })
+			break
+		}
+	}
 	seen := map[drivers.ObjectRef]bool{}
 	for i := range ops {
 		if o := ops[i].owner(); suspect(o) && !seen[o] {
@@ -229,7 +237,11 @@ func (r *refusedOps) blaming(ops []op) error {
 			r.suspects = append(r.suspects, o)
 		}
 	}
-	slices.SortFunc(r.suspects, func(a, b drivers.ObjectRef) int { return strings.Compare(a.String(), b.String()) })
+	// Endpoints first: without them nothing is needed. Then sets: what a policy adds is then the policy only.
+	order := map[drivers.ObjectKind]int{drivers.ObjEndpoint: 0, drivers.ObjSet: 1, drivers.ObjPolicy: 2}
+	slices.SortFunc(r.suspects, func(a, b drivers.ObjectRef) int {
+		return cmp.Or(cmp.Compare(order[a.Kind], order[b.Kind]), strings.Compare(a.String(), b.String()))
+	})
 	return r
 }
 
@@ -244,13 +256,15 @@ func suspect(o drivers.ObjectRef) bool {
 func (d *Driver) search(ctx context.Context, want *drivers.State, refused *refusedOps) error {
 	found := maps.Clone(d.comp.poison)
 	render := func(held []drivers.ObjectRef) {
-		poison := maps.Clone(found)
+		hold := map[drivers.ObjectRef]bool{}
 		for _, o := range held {
-			poison[o] = refused
+			hold[o] = true
 		}
-		d.comp.setPoison(poison)
+		d.comp.setPoison(maps.Clone(found))
+		d.comp.setHold(hold)
 		d.comp.update(want, drivers.NewChanges())
 	}
+	defer render(nil)
 	try := func(held []drivers.ObjectRef) error {
 		if err := ctx.Err(); err != nil {
 			return err

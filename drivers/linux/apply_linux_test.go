@@ -3,6 +3,8 @@ package linux
 import (
 	"context"
 	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tortie/tortie/internal/netns"
@@ -33,7 +35,28 @@ func nftDump(t testing.TB, ns *netns.Ns) string {
 	if err != nil {
 		t.Fatalf("nft list ruleset: %v\n%s", err, out)
 	}
-	return string(out)
+	return sorted(string(out))
+}
+
+// sorted brings the tables, and the chains and sets in each, into a fixed order: nft lists them in that of their making.
+func sorted(dump string) string {
+	var blocks []string
+	table, block := "", ""
+	for _, line := range strings.Split(dump, "\n") {
+		switch {
+		case strings.HasPrefix(line, "table "):
+			table = line
+		case line == "" || line == "}":
+		default:
+			block += line + "\n"
+			if line == "\t}" {
+				blocks = append(blocks, table+"\n"+block)
+				block = ""
+			}
+		}
+	}
+	slices.Sort(blocks)
+	return strings.Join(append(blocks, block), "")
 }
 
 func TestApplyTwice(t *testing.T) {

@@ -40,6 +40,7 @@ type compiler struct {
 	baseFace string
 
 	poison    map[drivers.ObjectRef]error // what the kernel refused
+	hold      map[drivers.ObjectRef]bool  // left out of a trial
 	poisoned  bool                        // the last update had any
 	badPolicy map[drivers.PolicyID]bool
 	failed    map[drivers.ObjectRef]error // cannot be rendered
@@ -361,6 +362,34 @@ func (c *compiler) drop(m Key, key string) {
 
 // setPoison puts what needs exactly these objects on deny stand-ins; the next update renders it.
 func (c *compiler) setPoison(p map[drivers.ObjectRef]error) { c.poison = p }
+
+// setHold leaves exactly these objects out of what the next update renders, each by itself: a trial finds out which of
+// them the kernel refuses. It is not for real: what needs them looks as if they were there.
+func (c *compiler) setHold(hold map[drivers.ObjectRef]bool) {
+	old := c.hold
+	c.hold = hold
+	for _, m := range []map[drivers.ObjectRef]bool{old, hold} {
+		for o := range m {
+			if old[o] == hold[o] {
+				continue
+			}
+			switch o.Kind {
+			case drivers.ObjPolicy:
+				for u := range c.policies[o.Policy] {
+					c.mark(u)
+				}
+			case drivers.ObjSet:
+				if u := c.sets[o.Set]; u != nil {
+					c.mark(u)
+				}
+			case drivers.ObjEndpoint:
+				if i := c.ifaces[c.where[o.Endpoint]]; i != nil {
+					c.mark(i.unit)
+				}
+			}
+		}
+	}
+}
 
 // markPoisoned marks every interface while anything is refused, and once more when nothing is any longer: which endpoints
 // need a refused object may change with any policy.

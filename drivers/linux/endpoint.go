@@ -45,7 +45,7 @@ func (c *compiler) buildIface(u *unit, name string) {
 	case twice:
 		u.entry(Key{Inet, setUnknown}, Elem{Key: ifName(name)})
 		u.entry(Key{ARP, setUnknown}, Elem{Key: ifName(name)})
-	case workload != nil && c.poison[refOf(workload)] != nil:
+	case workload != nil && (c.poison[refOf(workload)] != nil || c.hold[refOf(workload)]):
 		u.entry(Key{Inet, setUnknown}, Elem{Key: ifName(name)})
 		u.entry(Key{ARP, setUnknown}, Elem{Key: ifName(name)})
 	case workload != nil:

@@ -153,4 +153,7 @@ func (t *xtTable) lets(hook int, in, out bool, prefixes []string) bool {
 	return !in && !out
 }
 
-func ifText(b []byte) string { return strings.TrimRight(string(b[:16]), "\x00") }
+// ifText is the name in an entry, without the + of a beginning of names, which is kept there.
+func ifText(b []byte) string {
+	return strings.TrimSuffix(strings.TrimRight(string(b[:16]), "\x00"), "+")
+}

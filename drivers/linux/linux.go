@@ -36,6 +36,8 @@ type Driver struct {
 	ns       *netns.Ns
 	net      *linuxnet.Conn
 	kernel   kernel
+	socket   *socket
+	monitor  *monitor // nil before the first Apply
 	routes   *routes
 	features drivers.Features
 
@@ -90,7 +92,7 @@ func Open(ctx context.Context, o Options) (_ *Driver, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d.kernel = &nft{s: s}
+	d.kernel, d.socket = &nft{s: s}, s
 	d.routes = newRoutes(d.net, d.log, o.Kick, func(what string) error {
 		return d.asked(nodeRef(), what)
 	})
@@ -107,6 +109,9 @@ func (d *Driver) Close() error {
 	var errs []error
 	if d.routes != nil {
 		d.routes.close()
+	}
+	if d.monitor != nil {
+		d.monitor.close()
 	}
 	if d.kernel != nil {
 		errs = append(errs, d.kernel.close())
@@ -153,6 +158,14 @@ func (d *Driver) Apply(ctx context.Context, want *drivers.State, ch *drivers.Cha
 	}
 	d.attacher.setMTU(want.Node.MTU)
 	d.prefixes = want.Node.WorkloadPrefixes
+	if d.monitor == nil {
+		// Before the first reading, so that nothing moves unseen between the two.
+		m, err := startMonitor(d.ns.FD(), d.socket, d.opts.Kick)
+		if err != nil {
+			return fmt.Errorf("applying: %w", err)
+		}
+		d.monitor = m
+	}
 	failed, err := d.applyRules(ctx, want, ch)
 	if err != nil {
 		return fmt.Errorf("applying to nftables: %w", err)

@@ -39,15 +39,22 @@ func (c *compiler) needSet(u *unit, id drivers.SetID) *unit {
 	return s
 }
 
-const faceMissing = "missing"
+const (
+	faceMissing = "missing"
+	faceHeld    = "held" // left out of a trial
+)
 
 // buildSet puts the families of a set that have members into the program. Its face is its kind and, for each family,
 // the name under which rules find it: rules are rendered anew if a family becomes empty, or its flavour another.
 func (c *compiler) buildSet(u *unit, id drivers.SetID) {
 	s := c.st.Sets[id]
 	ref := drivers.ObjectRef{Kind: drivers.ObjSet, Set: id}
-	if s == nil {
+	switch {
+	case s == nil:
 		u.face = faceMissing
+		return
+	case c.hold[ref]:
+		u.face = faceHeld
 		return
 	}
 	u.face = "net"
@@ -195,24 +202,32 @@ func (c *compiler) buildPolicy(u *unit, id drivers.PolicyID, in bool, st style) 
 	if in {
 		rules = p.In
 	}
+	held := c.hold[ref]
 	m := &matcher{c: c, unit: u, orig: st == styleOrig}
 	for i := range rules {
 		r := &rules[i]
-		resolved := c.resolve(u, r)
+		resolved := c.resolve(u, r, &held)
 		if r.Action == drivers.Pass && st != styleProfile {
 			u.face = facePass
 		}
-		ch.Rules = append(ch.Rules, policyRules(m, r, resolved, st)...)
+		if !held {
+			ch.Rules = append(ch.Rules, policyRules(m, r, resolved, st)...)
+		}
+	}
+	if held {
+		ch.Rules, ch.Owner = []Rule{{Actions: does(ActDrop)}}, nodeRef()
 	}
 	c.chain(u, ch)
 }
 
-// resolve needs the sets that a rule names, and reports whether all are there and of the right kind.
-func (c *compiler) resolve(u *unit, r *drivers.Rule) bool {
+// resolve needs the sets that a rule names, and reports whether all are there and of the right kind. It sets held if one
+// of them is left out of a trial.
+func (c *compiler) resolve(u *unit, r *drivers.Rule, held *bool) bool {
 	resolved := true
 	each := func(ids []drivers.SetID, kind string) {
 		for _, id := range ids {
 			face := c.needSet(u, id).face
+			*held = *held || face == faceHeld
 			resolved = resolved && strings.HasPrefix(face, kind)
 		}
 	}

@@ -105,6 +105,8 @@ type walker struct {
 	rng *rand.Rand
 	s   *drivers.State
 	ch  *drivers.Changes
+
+	noTunnels bool
 }
 
 func newWalker(seed uint64) *walker {
@@ -172,7 +174,11 @@ func (w *walker) list() *drivers.TierList {
 func (w *walker) step() {
 	w.ch = drivers.NewChanges()
 	i := w.rng.IntN(8)
-	switch w.rng.IntN(12) {
+	n := 12
+	if w.noTunnels {
+		n = 11
+	}
+	switch w.rng.IntN(n) {
 	case 0, 1, 2:
 		w.changeSet(w.set(i), w.members(i))
 	case 3:
