@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os/exec"
-	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -208,89 +206,4 @@ func (h *kernelHarness) refuse(o drivers.ObjectRef, what string) error {
 		return fmt.Errorf("failed by the harness: %w", unix.ENOMEM)
 	}
 	return nil
-}
-
-// Dump is our tables as nft lists them, and our routes and neighbours; each kind sorted.
-func (h *kernelHarness) Dump(ctx context.Context) (string, error) {
-	tables, err := h.tables()
-	if err != nil {
-		return "", err
-	}
-	var out []string
-	for _, t := range tables {
-		fam := "inet"
-		if t.Family == unix.NFPROTO_ARP {
-			fam = "arp"
-		}
-		var text []byte
-		err := h.node.Ns().Do(func() (err error) {
-			text, err = exec.CommandContext(ctx, "nft", "-n", "-s", "list", "table", fam, t.Name).Output()
-			return err
-		})
-		if err != nil {
-			var exit *exec.ExitError
-			if errors.As(err, &exit) {
-				err = fmt.Errorf("%w: %s", err, exit.Stderr)
-			}
-			return "", fmt.Errorf("listing table %s %s: %w", fam, t.Name, err)
-		}
-		out = append(out, canonical(string(text)))
-	}
-	rs, err := h.node.Routes(RouteProtocol)
-	if err != nil {
-		return "", err
-	}
-	var lines []string
-	for _, r := range rs {
-		lines = append(lines, fmt.Sprintf("route %+v", r))
-	}
-	ns, err := h.node.Neighs(0)
-	if err != nil {
-		return "", err
-	}
-	for _, n := range ns {
-		if n.Protocol == RouteProtocol {
-			lines = append(lines, fmt.Sprintf("neighbour %v", n))
-		}
-	}
-	slices.Sort(lines)
-	return strings.Join(append(out, lines...), "\n"), nil
-}
-
-// canonical sorts the objects of a table that nft has listed, and the elements of its sets; rules stay in their order.
-func canonical(table string) string {
-	lines := strings.Split(strings.TrimSpace(table), "\n")
-	if len(lines) < 2 {
-		return table
-	}
-	var objects []string
-	var object []string
-	for _, l := range lines[1 : len(lines)-1] {
-		if strings.TrimSpace(l) == "" {
-			continue
-		}
-		object = append(object, l)
-		if strings.HasPrefix(l, "\t}") {
-			objects = append(objects, sortElements(strings.Join(object, "\n")))
-			object = nil
-		}
-	}
-	slices.Sort(objects)
-	return lines[0] + "\n" + strings.Join(objects, "\n") + "\n}"
-}
-
-func sortElements(object string) string {
-	const begin = "elements = { "
-	i := strings.Index(object, begin)
-	if i < 0 {
-		return object
-	}
-	head, rest := object[:i+len(begin)], object[i+len(begin):]
-	body, tail, _ := strings.Cut(rest, " }")
-	elems := strings.Split(body, ",")
-	for i, e := range elems {
-		elems[i] = strings.TrimSpace(e)
-	}
-	slices.Sort(elems)
-	return head + strings.Join(elems, ",\n\t\t\t") + " }" + tail
 }
