@@ -28,7 +28,7 @@ const (
 
 	// A member that is alone has no heartbeats to lose: a short election time only makes it start sooner, in 0.1 s instead
 	// of 1 s.
-	tickMs, electionMs = 25, 250
+	tickMs, electionMs = 50, 250
 )
 
 // etcdConfig is the configuration of a member that is alone and has no listener: serve.go does the listening.

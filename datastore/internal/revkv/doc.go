@@ -1,9 +1,9 @@
 // Package revkv makes a datastore.Store of any ordered key-value store with revisions (a Backend): resources as JSON
 // values, compare-and-swap, and watches that survive what happens to the connection and to the history.
 //
-//	store.go   Get, List, Create, Update, Delete      ┐
-//	txn.go     several writes as one                  ├─ what a resource is: meta.go, keys.go
-//	watch.go   ─► list.go, stream.go ─► queue.go ─► fn
+//	store.go   Get, List, Create, Update, Delete      -+
+//	txn.go     several writes as one                  -+- what a resource is: meta.go, keys.go
+//	watch.go   -> list.go, stream.go -> queue.go -> fn
 //	           a goroutine reads the back end    coalesced by key    the caller's goroutine
 //	           (revs.go: what it has sent)
 //	backend.go what a back end must do
