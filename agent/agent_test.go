@@ -737,6 +737,32 @@ func TestInterruptedDetachIsFinished(t *testing.T) {
 	})
 }
 
+func TestNotReadyBeforeTheFirstApply(t *testing.T) {
+	n := newNode(t)
+	hang := make(chan struct{})
+	n.world.OnWrite(func(int, drivers.ObjectRef) { <-hang })
+	if err := os.MkdirAll(n.cfg.RunDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// A running kernel: nothing is applied before in-sync.
+	if err := os.WriteFile(filepath.Join(n.cfg.RunDir, "boot"), []byte("boot1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	n.eventually("all inputs are in", func() error {
+		st, err := n.Status(t.Context(), agentapi.StatusRequest{})
+		if err == nil && (st.Ready || !strings.Contains(strings.Join(st.NotReady, " "), "brought up to date")) {
+			err = fmt.Errorf("ready %v, missing %v", st.Ready, st.NotReady)
+		}
+		return err
+	})
+	if _, err := n.attach(request("early", "10.65.0.2")); agentapi.CodeOf(err) != agentapi.CodeUnavailable {
+		t.Errorf("attach: %v", err)
+	}
+	close(hang)
+	n.ready()
+}
+
 func TestSecondAgentIsRefused(t *testing.T) {
 	n := newNode(t)
 	n.start()

@@ -310,12 +310,13 @@ func TestCrashInDetach(t *testing.T) {
 			}
 			h.nothing(w, "without a crash")
 		}
+		denied := h.attached[endpointID("s1")] == nil
 		w = h.begin()
 		when := fmt.Sprintf("crash at step %d", n)
+		if denied && h.attached[endpointID("s1")] != nil {
+			t.Errorf("%s: it was denied, and is let in again", when)
+		}
 		if e, ok := w.o.Ledger.Get(endpointID("s1")); ok && e.Phase != ledger.Plugged {
-			if h.attached[endpointID("s1")] != nil {
-				t.Errorf("%s: it is let in again", when)
-			}
 			if w.finish(t.Context()) {
 				t.Errorf("%s: not finished", when)
 			}
@@ -336,6 +337,30 @@ func TestCrashInDetach(t *testing.T) {
 			return
 		}
 	}
+}
+
+// TestLostAnswer: the store has written the WorkloadEndpoint, but says that it can't be reached.
+func TestLostAnswer(t *testing.T) {
+	h := newHost(t)
+	w := h.begin()
+	s := &lostAnswer{Store: h.store}
+	w.o.Store = func() (datastore.Store, error) { return s, nil }
+	if err := h.attach(w, "s1"); agentapi.CodeOf(err) != agentapi.CodeUnavailable {
+		t.Errorf("attach: %v", err)
+	}
+	if w.finish(t.Context()) {
+		t.Error("not finished")
+	}
+	h.nothing(w, "after an answer that was lost")
+}
+
+type lostAnswer struct{ *mem.Store }
+
+func (s lostAnswer) Create(ctx context.Context, o api.Object) (api.Object, error) {
+	if _, err := s.Store.Create(ctx, o); err != nil {
+		return nil, err
+	}
+	return nil, datastore.ErrUnavailable
 }
 
 func TestAnotherSandboxKeepsItsEndpoint(t *testing.T) {
