@@ -42,6 +42,8 @@ func Default(o Object) {
 		defaultIPPool(&o.Spec)
 	case *BlockAffinity:
 		setIfEmpty(&o.Spec.Type, "host")
+	default:
+		defaultIPAM(o)
 	}
 }
 

@@ -4,7 +4,7 @@
 //	file ──► Decode (strict) ──► Default ──► Validate ──► Encode ──► store
 //	store ─► DecodeStored (lenient, fails closed, defaults) ──► SubjectSelector, EntitySelector, KubernetesRules ──► graph
 //
-//	types.go, numorstring.go   the kinds and their fields
+//	types*.go, numorstring.go  the kinds and their fields
 //	kinds.go                   the table of kinds and their names
 //	builtin.go                 tiers and profiles that exist in every cluster
 //	document.go                YAML and JSON as trees that keep lines and repeated keys
@@ -12,7 +12,7 @@
 //	decode.go, stored.go       files; stored values
 //	encode.go                  writing and copying
 //	defaults.go                what a user may leave out, and canonical spellings
-//	validate*.go               what may be stored (policy, rule, net: by subject)
+//	validate*.go               what may be stored (policy, rule, net, ipam: by subject)
 //	convert.go, kubernetes.go  effective selectors; rules of Kubernetes policies
 //	net.go                     prefixes, addresses, names of ports
 //	selector/                  the language of selectors

@@ -45,6 +45,10 @@ var (
 		kind(func() Object { return &Node{} }, cluster, "nodes", "no"),
 		kind(func() Object { return &IPPool{} }, cluster, "ippools", "ipp", "ipps", "pool", "pools"),
 		kind(func() Object { return &BlockAffinity{} }, cluster, "blockaffinities", "affinity", "affinities"),
+		kind(func() Object { return &IPReservation{} }, cluster, "ipreservations"),
+		kind(func() Object { return &IPAMConfiguration{} }, cluster, "ipamconfigurations", "ipamconfig", "ipamconfigs"),
+		kind(func() Object { return &IPAMBlock{} }, cluster, "ipamblocks"),
+		kind(func() Object { return &IPAMHandle{} }, cluster, "ipamhandles"),
 		kind(func() Object { return &EndpointSlice{} }, namespaced, "endpointslices", "eps"),
 	}
 	kindIndex = indexKinds(kinds)

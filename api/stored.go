@@ -68,7 +68,8 @@ func fatalProblems(problems []Problem, fields []string) []error {
 func readStored(k KindInfo, data []byte) (Object, []Problem, error) {
 	o := k.New()
 	// A null item of a list would come out as one without any content: a Kubernetes rule that allows everything.
-	if !bytes.Contains(data, []byte("null")) {
+	// In a block it stands for a free address.
+	if k.Kind == "IPAMBlock" || !bytes.Contains(data, []byte("null")) {
 		if strict, err := kjson.UnmarshalStrict(data, o); err == nil && len(strict) == 0 && sameType(o, k) {
 			return o, nil, nil
 		}
@@ -198,6 +199,16 @@ func identity(o Object) (valid, typed []string) {
 		valid = []string{"spec.cidr"}
 	case *BlockAffinity:
 		valid = []string{"spec.cidr", "spec.node", "spec.state", "spec.deleted"}
+	case *IPAMBlock:
+		// An address that counts as free without being so would be given twice.
+		valid = []string{"spec.cidr", "spec.affinity", "spec.allocations", "spec.unallocated", "spec.attributes",
+			"spec.sequenceNumber", "spec.sequenceNumberForAllocation", "spec.deleted"}
+	case *IPAMHandle:
+		valid = []string{"spec.handleID", "spec.block"}
+	case *IPAMConfiguration:
+		valid = []string{"spec.strictAffinity", "spec.autoAllocateBlocks", "spec.maxBlocksPerHost", "spec.ipCooldownSeconds"}
+	case *IPReservation:
+		valid = []string{"spec.reservedCIDRs"} // half of it would give addresses that are reserved
 	}
 	return valid, typed
 }

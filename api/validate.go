@@ -62,6 +62,8 @@ func Validate(o Object) field.ErrorList {
 		c.blockAffinity(&o.Spec, spec)
 	case *EndpointSlice:
 		c.endpointSlice(o)
+	default:
+		c.ipam(o, spec)
 	}
 	return c.errs
 }
