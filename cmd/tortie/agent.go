@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,16 +68,9 @@ func driverHelp() string {
 
 // agentConfig reads the file and lays the flags that were given over it.
 func agentConfig(f *pflag.FlagSet, path string, over config.Config) (config.Config, error) {
-	cfg := config.Default()
-	var err error
-	switch {
-	case path != "":
-		cfg, err = config.Load(path)
-	default:
-		cfg, err = config.Load(defaultConfigFile)
-		if errors.Is(err, os.ErrNotExist) {
-			cfg, err = config.Default(), nil
-		}
+	cfg, err := config.Load(cmp.Or(path, defaultConfigFile))
+	if path == "" && errors.Is(err, os.ErrNotExist) {
+		cfg, err = config.Default(), nil
 	}
 	if err != nil {
 		return cfg, err
