@@ -93,7 +93,7 @@ func (d *Driver) release(want *drivers.State, ch *drivers.Changes) {
 		switch {
 		case gone(want, o):
 			delete(d.quarantine, o)
-		case names(ch, o) || !now.Before(q.until):
+		case concerns(want, ch, o) || !now.Before(q.until):
 			q.until = time.Time{} // tried now; its count of tries stays
 			d.quarantine[o] = q
 		}
@@ -119,20 +119,54 @@ func gone(s *drivers.State, o drivers.ObjectRef) bool {
 	return false
 }
 
-func names(ch *drivers.Changes, o drivers.ObjectRef) bool {
-	if ch == nil {
-		return false
+// concerns reports whether ch names an object, one that it needs, or one that needs it.
+func concerns(s *drivers.State, ch *drivers.Changes, o drivers.ObjectRef) bool {
+	if ch == nil || ch.Node {
+		return ch != nil
 	}
-	var ok bool
+	changed := func(id drivers.PolicyID) bool {
+		_, ok := ch.Policies[id]
+		return ok
+	}
+	needs := func(id drivers.PolicyID) bool { return id == o.Policy }
 	switch o.Kind {
-	case drivers.ObjPolicy:
-		_, ok = ch.Policies[o.Policy]
-	case drivers.ObjSet:
-		_, ok = ch.Sets[o.Set]
 	case drivers.ObjEndpoint:
-		_, ok = ch.Endpoints[o.Endpoint]
+		_, ok := ch.Endpoints[o.Endpoint]
+		return ok
+	case drivers.ObjPolicy:
+		if changed(o.Policy) {
+			return true
+		}
+		for set := range s.Policies[o.Policy].SetIDs {
+			if _, ok := ch.Sets[set]; ok {
+				return true
+			}
+		}
+	case drivers.ObjSet:
+		if _, ok := ch.Sets[o.Set]; ok {
+			return true
+		}
+		naming := map[drivers.PolicyID]bool{}
+		for id, p := range s.Policies {
+			for set := range p.SetIDs {
+				naming[id] = naming[id] || set == o.Set
+			}
+			if naming[id] && changed(id) {
+				return true
+			}
+		}
+		needs = func(id drivers.PolicyID) bool { return naming[id] }
 	}
-	return ok
+	for id := range ch.Endpoints {
+		if e := s.Endpoints[id]; e != nil {
+			for p := range e.PolicyIDs {
+				if needs(p) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // deltasOf are the exact changes of sets that ch knows.

@@ -3,10 +3,9 @@ package linux
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/tortie/tortie/drivers"
@@ -17,7 +16,7 @@ import (
 func (d *Driver) Inspect(ctx context.Context) ([]drivers.ForeignProblem, error) {
 	var problems []drivers.ForeignProblem
 	err := d.ns.Do(func() error {
-		found, err := foreignChains(ctx, d.prefixes)
+		found, err := foreignChains(ctx, d.socket, d.prefixes)
 		if err != nil {
 			return err
 		}
@@ -31,12 +30,10 @@ func (d *Driver) Inspect(ctx context.Context) ([]drivers.ForeignProblem, error) 
 	return problems, nil
 }
 
-var familyNames = map[nftables.TableFamily]string{
-	nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
-}
+var familyNames = map[byte]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}
 
 // hookNames are the hooks at which packets of workloads can be dropped, and which interfaces a rule there can know.
-var hookNames = map[nftables.ChainHook]struct {
+var hookNames = map[uint32]struct {
 	name    string
 	in, out bool
 }{
@@ -45,45 +42,82 @@ var hookNames = map[nftables.ChainHook]struct {
 	unix.NF_INET_LOCAL_OUT: {"output", false, true},
 }
 
-func foreignChains(ctx context.Context, prefixes []string) ([]drivers.ForeignProblem, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return nil, err
-	}
-	chains, err := conn.ListChains()
+// foreignChain is a base chain of somebody else.
+type foreignChain struct {
+	family      byte
+	table, name string
+	hook        uint32
+	drops       bool // its policy
+	rules       [][]foreignExpr
+}
+
+// foreignExpr is an expression of a rule, as the kernel dumps it: the library cannot read all that others may write.
+type foreignExpr struct {
+	name string
+	data map[uint16][]byte
+}
+
+func foreignChains(ctx context.Context, s *socket, prefixes []string) ([]drivers.ForeignProblem, error) {
+	var chains []*foreignChain
+	err := s.dump(unix.NFT_MSG_GETCHAIN, unix.NFPROTO_UNSPEC, nil, func(family byte, b []byte) error {
+		m := attrMap(b)
+		hook, isBase := m[unix.NFTA_CHAIN_HOOK]
+		if familyNames[family] == "" || !isBase || text(m[unix.NFTA_CHAIN_TYPE]) != "filter" || text(m[unix.NFTA_CHAIN_TABLE]) == TableName {
+			return nil
+		}
+		c := &foreignChain{
+			family: family, table: text(m[unix.NFTA_CHAIN_TABLE]), name: text(m[unix.NFTA_CHAIN_NAME]),
+			hook: be32(attrMap(hook)[unix.NFTA_HOOK_HOOKNUM]), drops: len(m[unix.NFTA_CHAIN_POLICY]) == 4 && be32(m[unix.NFTA_CHAIN_POLICY]) == 0,
+		}
+		if hookNames[c.hook].name != "" {
+			chains = append(chains, c)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("listing chains: %w", err)
 	}
 	var problems []drivers.ForeignProblem
 	for _, c := range chains {
-		family, known := familyNames[c.Table.Family]
-		if !known || c.Hooknum == nil || c.Type != nftables.ChainTypeFilter || c.Table.Name == TableName {
-			continue
-		}
-		hook, known := hookNames[*c.Hooknum]
-		if !known {
-			continue
-		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		rules, err := conn.GetRules(c.Table, c)
-		if err != nil {
-			return nil, fmt.Errorf("listing chain %s %s %s: %w", family, c.Table.Name, c.Name, err)
+		if err := c.read(s); err != nil {
+			return nil, fmt.Errorf("listing chain %s %s %s: %w", familyNames[c.family], c.table, c.name, err)
 		}
 		what := ""
 		switch {
-		case c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop:
+		case c.drops:
 			what = "policy drop"
-		case len(rules) > 0 && endsInDrop(rules[len(rules)-1]):
+		case len(c.rules) > 0 && endsInDrop(c.rules[len(c.rules)-1]):
 			what = "its last rule drops everything"
 		}
-		if what == "" || lets(rules, hook.in, hook.out, prefixes) {
-			continue
+		hook := hookNames[c.hook]
+		if what != "" && !lets(c.rules, hook.in, hook.out, prefixes) {
+			problems = append(problems, problemAt(familyNames[c.family], c.table, c.name, hook.name, what, "nft insert rule", prefixes))
 		}
-		problems = append(problems, problemAt(family, c.Table.Name, c.Name, hook.name, what, "nft insert rule", prefixes))
 	}
 	return problems, nil
+}
+
+func (c *foreignChain) read(s *socket) error {
+	var b attrBuf
+	b.str(unix.NFTA_RULE_TABLE, c.table)
+	b.str(unix.NFTA_RULE_CHAIN, c.name)
+	return s.dump(unix.NFT_MSG_GETRULE, c.family, b, func(family byte, attrs []byte) error {
+		m := attrMap(attrs)
+		if family != c.family || text(m[unix.NFTA_RULE_TABLE]) != c.table || text(m[unix.NFTA_RULE_CHAIN]) != c.name {
+			return nil
+		}
+		var rule []foreignExpr
+		err := eachAttr(m[unix.NFTA_RULE_EXPRESSIONS], func(_ uint16, v []byte) error {
+			e := attrMap(v)
+			rule = append(rule, foreignExpr{text(e[unix.NFTA_EXPR_NAME]), attrMap(e[unix.NFTA_EXPR_DATA])})
+			return nil
+		})
+		c.rules = append(c.rules, rule)
+		return err
+	})
 }
 
 // problemAt words a problem, with the commands that mend it.
@@ -110,56 +144,53 @@ func problemAt(family, table, chain, hook, what, command string, prefixes []stri
 	}
 }
 
+// verdict is the verdict of an immediate expression.
+func (e *foreignExpr) verdict() (int32, bool) {
+	v, ok := attrMap(e.data[unix.NFTA_IMMEDIATE_DATA])[unix.NFTA_DATA_VERDICT]
+	return int32(be32(attrMap(v)[unix.NFTA_VERDICT_CODE])), e.name == "immediate" && ok
+}
+
 // endsInDrop reports whether a rule drops whatever it meets.
-func endsInDrop(r *nftables.Rule) bool {
-	for i, e := range r.Exprs {
-		switch e := e.(type) {
-		case *expr.Counter, *expr.Log, *expr.Limit:
-		case *expr.Reject:
+func endsInDrop(rule []foreignExpr) bool {
+	for i := range rule {
+		switch e := &rule[i]; e.name {
+		case "counter", "log", "limit":
+		case "reject":
 			return true
-		case *expr.Verdict:
-			return e.Kind == expr.VerdictDrop && i == len(r.Exprs)-1
 		default:
-			return false
+			v, ok := e.verdict()
+			return ok && v == verdictCode(ActDrop)
 		}
 	}
 	return false
 }
 
 // lets reports whether rules accept what comes from, and what goes to, interfaces of workloads.
-func lets(rules []*nftables.Rule, in, out bool, prefixes []string) bool {
+func lets(rules [][]foreignExpr, in, out bool, prefixes []string) bool {
 	for _, r := range rules {
 		key, name, ok := acceptsIface(r)
-		for _, p := range prefixes {
-			if !ok || name != p {
-				continue
-			}
-			in = in && key != expr.MetaKeyIIFNAME
-			out = out && key != expr.MetaKeyOIFNAME
+		if !ok || !slices.Contains(prefixes, name) {
+			continue
 		}
+		in = in && key != unix.NFT_META_IIFNAME
+		out = out && key != unix.NFT_META_OIFNAME
 	}
 	return !in && !out
 }
 
 // acceptsIface reads a rule that accepts all of some interfaces: by which key, and the beginning of their names.
-func acceptsIface(r *nftables.Rule) (key expr.MetaKey, name string, ok bool) {
-	for _, e := range r.Exprs {
-		switch e := e.(type) {
-		case *expr.Counter:
-		case *expr.Meta:
-			if name != "" || e.SourceRegister {
-				return 0, "", false
-			}
-			key = e.Key
-		case *expr.Cmp:
-			if e.Op != expr.CmpOpEq || name != "" {
-				return 0, "", false
-			}
-			name = strings.TrimRight(string(e.Data), "\x00")
-		case *expr.Verdict:
-			return key, name, e.Kind == expr.VerdictAccept && name != ""
+func acceptsIface(rule []foreignExpr) (key uint32, name string, ok bool) {
+	for i := range rule {
+		e := &rule[i]
+		switch {
+		case e.name == "counter":
+		case e.name == "meta" && name == "" && e.data[unix.NFTA_META_DREG] != nil:
+			key = be32(e.data[unix.NFTA_META_KEY])
+		case e.name == "cmp" && name == "" && be32(e.data[unix.NFTA_CMP_OP]) == unix.NFT_CMP_EQ:
+			name = text(attrMap(e.data[unix.NFTA_CMP_DATA])[unix.NFTA_DATA_VALUE])
 		default:
-			return 0, "", false
+			v, isVerdict := e.verdict()
+			return key, name, isVerdict && v == verdictCode(ActAccept) && name != ""
 		}
 	}
 	return 0, "", false

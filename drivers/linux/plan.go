@@ -82,6 +82,9 @@ func (p *planner) set(k Key) {
 	if want.Verdict {
 		to = &p.verdicts // they name chains
 	}
+	if have != nil && have.unread {
+		*to = append(*to, op{kind: opFlushSet, table: k.Table, set: want})
+	}
 	if len(del) > 0 {
 		*to = append(*to, op{kind: opDelElems, table: k.Table, set: want, elems: del})
 	}

@@ -185,6 +185,8 @@ type SetObject struct {
 	Comment  string
 	Content  Content
 	Owner    drivers.ObjectRef
+
+	unread bool // read back without its elements, because it was not wanted then
 }
 
 // sameShape reports whether o can hold the content of s without being made anew.

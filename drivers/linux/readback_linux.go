@@ -258,7 +258,7 @@ func (r *reader) sets(t Table) error {
 			return nil
 		}
 		k := Key{t, text(m[unix.NFTA_SET_NAME])}
-		s := &SetObject{Key: k, Owner: nodeRef(), Content: elems{}}
+		s := &SetObject{Key: k, Owner: nodeRef(), Content: elems{}, unread: true}
 		r.have.Sets[k] = s
 		if want := r.want.Sets[k]; want != nil {
 			if !want.sameKind(m) {
@@ -330,7 +330,7 @@ func (r *reader) elements(s *SetObject) error {
 			content.put(e.Elem)
 		}
 	}
-	s.Content = content
+	s.Content, s.unread = content, false
 	r.have.Sets[s.Key] = s
 	want := r.want.Sets[s.Key]
 	if add, del := want.Content.Diff(content); len(add)+len(del) == 0 {
