@@ -32,7 +32,6 @@ type loop struct {
 	boot    *drivers.State   // to be applied first
 	follows bool             // the View follows the graph
 	applied bool             // an Apply has come through, at least for the most part
-	retryCh bool             // the retry looks at everything
 	fails   int              // Applies in a row that have failed as a whole
 	resync  resync
 	backoff backoff.Backoff
@@ -115,9 +114,6 @@ func (p *Pump) step(ctx context.Context) {
 	p.mu.Unlock()
 	if kicked {
 		l.ch, l.kickAt = nil, now.Add(kickGap)
-	}
-	if l.retryCh && !l.retryAt.IsZero() && !now.Before(l.retryAt) {
-		l.ch = nil
 	}
 	switch {
 	case inSync && !l.follows:
@@ -209,17 +205,14 @@ func (p *Pump) settle(r Result) {
 	case r.Err == nil:
 		l.ch, l.fails, l.applied = drivers.NewChanges(), 0, true
 		l.backoff.Reset()
-		l.holdOff, l.retryAt, l.retryCh = time.Time{}, time.Time{}, false
+		l.holdOff, l.retryAt = time.Time{}, time.Time{}
 	case partly != nil:
 		// All but the failed objects are there, so others need not wait. Those are tried again when it is time.
-		l.retryCh = l.retryCh || l.ch == nil
 		if l.ch == nil {
 			l.ch = drivers.NewChanges()
 		}
 		l.ch.AfterError()
-		for ref := range partly.Failed {
-			markGone(ref, l.ch)
-		}
+		suspect(partly.Failed, p.view.Applied, l.ch)
 		l.fails, l.applied, l.holdOff = 0, true, time.Time{}
 		if !r.At.Before(l.retryAt) {
 			l.retryAt = r.At.Add(l.backoff.Next())
@@ -302,22 +295,50 @@ func (p *Pump) serve(ctx context.Context) {
 	}
 }
 
-// markGone puts an object that failed into ch, whether it is in the State or must leave the dataplane.
-func markGone(ref drivers.ObjectRef, ch *drivers.Changes) {
-	switch ref.Kind {
-	case drivers.ObjNode:
-		ch.Node = true
-	case drivers.ObjMasquerade:
-		ch.Masquerade = true
-	case drivers.ObjEndpoint:
-		ch.Endpoints[ref.Endpoint] = struct{}{}
-	case drivers.ObjPolicy:
-		ch.Policies[ref.Policy] = struct{}{}
-	case drivers.ObjSet:
-		ch.Sets[ref.Set] = &drivers.SetChange{Full: true}
-	case drivers.ObjRoute:
-		ch.Routes[ref.Route] = struct{}{}
-	case drivers.ObjPeer:
-		ch.Peers[ref.Peer] = struct{}{}
+// suspect puts into ch what failed, and what depends on it: a policy whose set failed may not be in the dataplane, though
+// it is not to blame.
+func suspect(failed map[drivers.ObjectRef]error, s *drivers.State, ch *drivers.Changes) {
+	sets, policies := map[drivers.SetID]bool{}, map[drivers.PolicyID]bool{}
+	for ref := range failed {
+		switch ref.Kind {
+		case drivers.ObjNode:
+			ch.Node = true
+		case drivers.ObjMasquerade:
+			ch.Masquerade = true
+		case drivers.ObjEndpoint:
+			ch.Endpoints[ref.Endpoint] = struct{}{}
+		case drivers.ObjPolicy:
+			policies[ref.Policy] = true
+		case drivers.ObjSet:
+			ch.Sets[ref.Set] = &drivers.SetChange{Full: true}
+			sets[ref.Set] = true
+		case drivers.ObjRoute:
+			ch.Routes[ref.Route] = struct{}{}
+		case drivers.ObjPeer:
+			ch.Peers[ref.Peer] = struct{}{}
+		}
+	}
+	if len(sets) > 0 {
+		for id, p := range s.Policies {
+			for set := range p.SetIDs {
+				if sets[set] {
+					policies[id] = true
+				}
+			}
+		}
+	}
+	for id := range policies {
+		ch.Policies[id] = struct{}{}
+	}
+	if len(policies) == 0 {
+		return
+	}
+	for id, e := range s.Endpoints {
+		for pol := range e.PolicyIDs {
+			if policies[pol] {
+				ch.Endpoints[id] = struct{}{}
+				break
+			}
+		}
 	}
 }
