@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,7 +27,8 @@ type kernelHarness struct {
 	driver  *Driver
 	written int // by earlier drivers
 
-	failIn  int // the write that fails, counted down; 0 = none
+	asked   time.Duration // grows by an hour with each look at the clock
+	failIn  int           // the write that fails, counted down; 0 = none
 	failed  map[string]bool
 	refused drivers.ObjectRef
 }
@@ -74,12 +76,18 @@ func (h *kernelHarness) Open(ctx context.Context, fresh bool) (drivers.Driver, e
 			return nil, err
 		}
 	}
-	d, err := Open(ctx, Options{Netns: h.node.Ns().Path(), Options: drivers.Options{Log: h.log}, refuse: h.refuse})
+	d, err := Open(ctx, Options{Netns: h.node.Ns().Path(), Options: drivers.Options{Log: h.log, Clock: h.clock}, refuse: h.refuse})
 	if err != nil {
 		return nil, err
 	}
 	h.driver = d
 	return d, nil
+}
+
+// clock makes hours pass between Applies: what the driver has put off is due by the next one.
+func (h *kernelHarness) clock() time.Time {
+	h.asked += time.Hour
+	return time.Unix(0, 0).Add(h.asked)
 }
 
 // clear removes what a driver made, without the driver's help.
