@@ -21,11 +21,12 @@ import (
 // everything that a harness may.
 type kernelHarness struct {
 	*world
-	wire    *wire
-	flows   *flowTable
-	log     *slog.Logger
-	driver  *Driver
-	written int // by earlier drivers
+	wire     *wire
+	flows    *flowTable
+	log      *slog.Logger
+	features drivers.Features // of this kernel, once a driver has found out
+	driver   *Driver
+	written  int // by earlier drivers
 
 	asked   time.Duration // grows by an hour with each look at the clock
 	failIn  int           // the write that fails, counted down; 0 = none
@@ -76,11 +77,13 @@ func (h *kernelHarness) Open(ctx context.Context, fresh bool) (drivers.Driver, e
 			return nil, err
 		}
 	}
-	d, err := Open(ctx, Options{Netns: h.node.Ns().Path(), Options: drivers.Options{Log: h.log, Clock: h.clock}, refuse: h.refuse})
+	d, err := Open(ctx, Options{
+		Netns: h.node.Ns().Path(), Options: drivers.Options{Log: h.log, Clock: h.clock}, refuse: h.refuse, features: h.features,
+	})
 	if err != nil {
 		return nil, err
 	}
-	h.driver = d
+	h.driver, h.features = d, d.Features()
 	return d, nil
 }
 
