@@ -201,7 +201,8 @@ func (m *model) serviceSet(ns string, s *api.ServiceMatch, kind drivers.SetKind)
 
 // rules reads valid rules only; what becomes of others is tested on its own.
 func (m *model) rules(ns string, in bool, rules []api.Rule) (out []drivers.Rule) {
-	for _, r := range rules {
+	direction := map[bool]string{true: "ingress", false: "egress"}[in]
+	for i, r := range rules {
 		d := drivers.Rule{Action: map[api.Action]drivers.Action{api.Allow: drivers.Allow, api.Deny: drivers.Deny, api.Pass: drivers.Pass, api.Log: drivers.Log}[r.Action]}
 		if r.Protocol != nil {
 			n, _ := r.Protocol.Num()
@@ -213,6 +214,15 @@ func (m *model) rules(ns string, in bool, rules []api.Rule) (out []drivers.Rule)
 		}
 		m.side(&d.Match.Src, ns, &r.Source, d.Match.Proto)
 		m.side(&d.Match.Dst, ns, &r.Destination, d.Match.Proto)
+		only4, only6 := onlyFamily(4, d.Match), onlyFamily(6, d.Match)
+		switch {
+		case only4 && only6:
+			d.Match.IPVersion, d.Match.Unsupported = firstFamily(d.Match), []string{fmt.Sprintf("spec.%s[%d].notNets", direction, i)}
+		case only4:
+			d.Match.IPVersion = 4
+		case only6:
+			d.Match.IPVersion = 6
+		}
 		if s := r.Source.Services; s != nil && in {
 			d.Match.Src.Sets = append(d.Match.Src.Sets, m.serviceSet(ns, s, drivers.SetNet))
 		}
@@ -222,6 +232,29 @@ func (m *model) rules(ns string, in bool, rules []api.Rule) (out []drivers.Rule)
 		out = append(out, d)
 	}
 	return out
+}
+
+// onlyFamily reports whether one side of a rule excludes nets of this family and of no other.
+func onlyFamily(v int, m drivers.Match) bool {
+	for _, nets := range [][]netip.Prefix{m.Src.NotNets, m.Dst.NotNets} {
+		n := 0
+		for _, p := range nets {
+			if p.Addr().Is4() == (v == 4) {
+				n++
+			}
+		}
+		if n > 0 && n == len(nets) {
+			return true
+		}
+	}
+	return false
+}
+
+func firstFamily(m drivers.Match) uint8 {
+	if m.Src.NotNets[0].Addr().Is4() {
+		return 4
+	}
+	return 6
 }
 
 func (m *model) side(out *drivers.Side, ns string, e *api.EntityRule, proto *uint8) {

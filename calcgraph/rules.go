@@ -73,6 +73,7 @@ func (r *ruleReader) rule(out *drivers.Rule, path string, in bool, rule *api.Rul
 	f.protocols(rule)
 	f.side(&m.Src, "source", &rule.Source, rule)
 	f.side(&m.Dst, "destination", &rule.Destination, rule)
+	f.family()
 	f.services(in, rule)
 	if rule.HTTP != nil {
 		m.HTTP = &drivers.HTTP{Methods: slices.Clone(rule.HTTP.Methods)}
@@ -103,6 +104,27 @@ func (f fields) protocols(rule *api.Rule) {
 	m.NotICMP = f.icmp("notICMP", rule.NotICMP)
 	if m.ICMP != nil && (m.Proto == nil || *m.Proto != protoICMP && *m.Proto != protoICMPv6) {
 		f.bad("icmp", "needs protocol ICMP or ICMPv6")
+	}
+}
+
+// family narrows a rule to the family of its notNets: "not from 10.0.0.0/8" speaks of IPv4 packets only, as users of this
+// API expect, though every IPv6 packet is outside that net too. A side with nets of both families speaks of both.
+func (f fields) family() {
+	for _, nets := range [][]netip.Prefix{f.m.Src.NotNets, f.m.Dst.NotNets} {
+		v4 := slices.ContainsFunc(nets, func(n netip.Prefix) bool { return n.Addr().Is4() })
+		v6 := slices.ContainsFunc(nets, func(n netip.Prefix) bool { return n.Addr().Is6() })
+		if v4 == v6 {
+			continue
+		}
+		v := uint8(6)
+		if v4 {
+			v = 4
+		}
+		if f.m.IPVersion != 0 && f.m.IPVersion != v {
+			f.bad("notNets", "%s is of another family than the rest of the rule", nets[0])
+			return
+		}
+		f.m.IPVersion = v
 	}
 }
 

@@ -31,7 +31,7 @@ func TestRules(t *testing.T) {
 		{"icmp code alone", "{action: Allow, protocol: ICMP, icmp: {code: 1}}", "allow proto=1 unsupported=spec.ingress[0].icmp.type", "spec.ingress[0].icmp.type"},
 		{"icmp type too large", "{action: Deny, protocol: ICMP, notICMP: {type: 256}}", "deny proto=1 unsupported=spec.ingress[0].notICMP.type", "spec.ingress[0].notICMP.type"},
 		{"nets", `{action: Allow, source: {nets: [10.1.2.3/8, 10.0.0.0/24, 192.0.2.1], notNets: ["fd00::1/64"]}}`,
-			"allow src.nets=10.0.0.0/8,192.0.2.1/32 !src.nets=fd00::/64", ""},
+			"allow ipv=6 src.nets=10.0.0.0/8,192.0.2.1/32 !src.nets=fd00::/64", ""},
 		{"unreadable net", "{action: Allow, source: {nets: [10.0.0.0/8, nonsense]}}",
 			"allow src.nets=10.0.0.0/8 unsupported=spec.ingress[0].source.nets[1]", "spec.ingress[0].source.nets[1]"},
 		{"ports", `{action: Allow, protocol: UDP, destination: {ports: [53, "100:200", "150:300", 301], notPorts: [123]}, source: {ports: [1], notPorts: [2]}}`,
