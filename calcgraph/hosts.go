@@ -22,6 +22,7 @@ type hostEndpoint struct {
 type hosts struct {
 	node      string
 	prefixes  []string // of workload interfaces
+	asHost    bool     // a "*" endpoint also stands for the host as such: workloads' packets to the host ask it
 	things    *things
 	locals    *locals
 	policies  *policies
@@ -36,7 +37,7 @@ type hosts struct {
 
 func newHosts(c Config, t *things, ls *locals, ps *policies, es *endpoints) *hosts {
 	return &hosts{
-		node: c.NodeName, prefixes: c.WorkloadPrefixes, things: t, locals: ls, policies: ps, endpoints: es,
+		node: c.NodeName, prefixes: c.WorkloadPrefixes, asHost: c.EndpointToHost == drivers.ToHostReturn, things: t, locals: ls, policies: ps, endpoints: es,
 		objects: map[string]*hostEndpoint{}, moved: map[*hostEndpoint]struct{}{}, byLocal: map[*local]*hostEndpoint{},
 	}
 }
@@ -77,7 +78,7 @@ const (
 func (hs *hosts) claim(o *api.HostEndpoint, i *drivers.HostIface) int {
 	loopback := i.Name == "lo" || slices.ContainsFunc(i.Addrs, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
 	switch {
-	case o.Spec.InterfaceName == "*":
+	case o.Spec.InterfaceName == drivers.AllHostIfaces:
 		if loopback {
 			return noClaim
 		}
@@ -134,6 +135,10 @@ func (hs *hosts) resolve() {
 				})
 			}
 		}
+	}
+	all := slices.IndexFunc(names, func(n string) bool { return hs.objects[n].object.Spec.InterfaceName == drivers.AllHostIfaces })
+	if hs.asHost && all >= 0 {
+		won[names[all]] = append(won[names[all]], drivers.AllHostIfaces)
 	}
 	for _, n := range names {
 		slices.Sort(won[n])
