@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,403 +12,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/tortie/tortie/agent/config"
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore"
-	"github.com/tortie/tortie/datastore/mem"
 	"github.com/tortie/tortie/drivers"
-	"github.com/tortie/tortie/drivers/fake"
 	"github.com/tortie/tortie/internal/agentapi"
 )
-
-// node is a host with a store, a World that plays its kernel, and now and then an agent.
-type node struct {
-	t     *testing.T
-	cfg   config.Config
-	world *fake.World
-	store *mem.Store
-	*agentapi.Client
-
-	mu    sync.Mutex
-	notes []string
-	stop  func() error
-}
-
-// keepOpen is a store that outlives the agents that close it.
-type keepOpen struct{ datastore.Store }
-
-func (keepOpen) Close() error { return nil }
-
-func newNode(t *testing.T) *node {
-	t.Helper()
-	dir := t.TempDir()
-	n := &node{t: t, world: fake.NewWorld(), store: mem.New(), cfg: config.Default()}
-	n.cfg.NodeName = "node1"
-	n.cfg.NodeAddresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}
-	n.cfg.StateDir, n.cfg.RunDir = filepath.Join(dir, "lib"), filepath.Join(dir, "run")
-	n.cfg.BootIDFile = filepath.Join(dir, "boot_id")
-	n.cfg.Listen = freeAddr(t)
-	n.cfg.PersistDelay = config.Duration(10 * time.Millisecond)
-	n.cfg.InspectInterval = 0
-	n.Client = agentapi.NewClient(n.cfg.SocketPath())
-	n.boot("boot1")
-	n.world.SetHost([]drivers.HostIface{{Name: "eth0", Index: 2, Up: true, Addrs: n.cfg.NodeAddresses}})
-	t.Cleanup(func() {
-		if err := n.kill(); err != nil {
-			t.Errorf("the agent ended: %v", err)
-		}
-		n.store.Close()
-	})
-	return n
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-func (n *node) boot(id string) {
-	n.t.Helper()
-	if err := os.WriteFile(n.cfg.BootIDFile, []byte(id+"\n"), 0o600); err != nil {
-		n.t.Fatal(err)
-	}
-}
-
-func (n *node) deps() Deps {
-	return Deps{
-		Config: n.cfg, Version: "test", Registry: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(logWriter{n.t}, nil)),
-		OpenDriver: func(ctx context.Context, o drivers.Options) (drivers.Driver, error) {
-			return fake.Open(ctx, o, n.world)
-		},
-		OpenStore: func(context.Context) (datastore.Store, error) { return keepOpen{n.store}, nil },
-		Notify: func(s string) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			n.notes = append(n.notes, s)
-		},
-	}
-}
-
-// logWriter writes to the test's log; an agent ends before its test does.
-type logWriter struct{ t *testing.T }
-
-func (w logWriter) Write(b []byte) (int, error) {
-	w.t.Log(strings.TrimSpace(string(b)))
-	return len(b), nil
-}
-
-// start starts an agent.
-func (n *node) start() {
-	n.t.Helper()
-	n.startWith(n.deps())
-}
-
-func (n *node) startWith(d Deps) {
-	n.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, d) }()
-	n.stop = func() error {
-		cancel()
-		return <-ended
-	}
-}
-
-// kill ends the agent, if there is one.
-func (n *node) kill() error {
-	if n.stop == nil {
-		return nil
-	}
-	stop := n.stop
-	n.stop = nil
-	return stop()
-}
-
-func (n *node) restart() {
-	n.t.Helper()
-	if err := n.kill(); err != nil {
-		n.t.Fatal(err)
-	}
-	n.start()
-}
-
-// eventually waits until fn returns nil.
-func (n *node) eventually(what string, fn func() error) {
-	n.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		err := fn()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			n.t.Fatalf("%s: %v", what, err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
-func (n *node) status() agentapi.Status {
-	n.t.Helper()
-	st, err := n.Status(n.t.Context(), agentapi.StatusRequest{})
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return st
-}
-
-func (n *node) ready() {
-	n.t.Helper()
-	n.eventually("ready", func() error {
-		st, err := n.Status(n.t.Context(), agentapi.StatusRequest{})
-		if err == nil && !st.Ready {
-			err = fmt.Errorf("waits for %v", st.NotReady)
-		}
-		return err
-	})
-}
-
-// request asks for a workload with one address.
-func request(name, addr string) agentapi.AttachRequest {
-	return agentapi.AttachRequest{
-		Sandbox: "sandbox-" + name, Interface: "eth0", Addresses: []netip.Addr{netip.MustParseAddr(addr)},
-		Workload: agentapi.Workload{Namespace: "shop", Name: name, Labels: map[string]string{"app": name}},
-	}
-}
-
-// attach plugs a workload in, with some file for its namespace: a World doesn't look.
-func (n *node) attach(r agentapi.AttachRequest) (agentapi.AttachResponse, error) {
-	n.t.Helper()
-	f, err := os.Open(os.DevNull)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer f.Close()
-	return n.Attach(n.t.Context(), r, f)
-}
-
-func (n *node) mustAttach(name, addr string) agentapi.AttachResponse {
-	n.t.Helper()
-	resp, err := n.attach(request(name, addr))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return resp
-}
-
-func (n *node) create(o api.Object) {
-	n.t.Helper()
-	if _, err := n.store.Create(n.t.Context(), o); err != nil {
-		n.t.Fatal(err)
-	}
-}
-
-func (n *node) weps() []string {
-	n.t.Helper()
-	os, err := n.store.List(n.t.Context(), "WorkloadEndpoint", "")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	var names []string
-	for _, o := range os {
-		names = append(names, o.GetNamespace()+"/"+o.GetName())
-	}
-	return names
-}
-
-// allowIngress is a policy that lets everything reach a workload from nets.
-func allowIngress(name, app string, nets ...string) *api.NetworkPolicy {
-	return &api.NetworkPolicy{
-		TypeMeta:   metav1.TypeMeta{APIVersion: api.GroupVersion, Kind: "NetworkPolicy"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
-		Spec: api.NetworkPolicySpec{Selector: fmt.Sprintf("app == '%s'", app), Types: []api.PolicyType{api.Ingress},
-			Ingress: []api.Rule{{Action: api.Allow, Source: api.EntityRule{Nets: nets}}}},
-	}
-}
-
-// allowed sends a packet from an outside address to a workload through the World.
-func (n *node) allowed(from, iface, to string) bool {
-	return n.world.Evaluate(drivers.Packet{
-		From: drivers.Place{Kind: drivers.PlaceHostIface, Iface: "eth0"}, To: drivers.Place{Kind: drivers.PlaceWorkload, Iface: iface},
-		Src: netip.MustParseAddr(from), Dst: netip.MustParseAddr(to), Proto: 6, SrcPort: 1024, DstPort: 80,
-	}).Verdict == drivers.VerdictAllow
-}
-
-func get(t *testing.T, url string) (int, string) {
-	t.Helper()
-	resp, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
-}
-
-func TestAttachAndDetach(t *testing.T) {
-	n := newNode(t)
-	n.create(allowIngress("web", "web", "203.0.113.0/24"))
-	n.start()
-	n.ready()
-
-	resp := n.mustAttach("web", "10.65.0.2")
-	if resp.Endpoint != "shop/node1-cni-web-eth0" || len(resp.Gateways) != 1 || resp.MAC == "" || resp.MTU != 1500 {
-		t.Errorf("%+v", resp)
-	}
-	// When attach has answered, policy is in force.
-	if !n.allowed("203.0.113.9", resp.HostIface, "10.65.0.2") || n.allowed("198.51.100.9", resp.HostIface, "10.65.0.2") {
-		t.Errorf("policy is not enforced:\n%s", n.world.Dump())
-	}
-	if _, ok := n.world.Links()[resp.HostIface]; !ok {
-		t.Error("there is no link")
-	}
-	if len(n.world.Cut()) != 1 {
-		t.Errorf("flows cut: %v", n.world.Cut())
-	}
-	st := n.status()
-	if len(st.Endpoints) != 1 || !st.Endpoints[0].Enforced || st.Endpoints[0].HostIface != resp.HostIface || st.Apply.Pending != 0 {
-		t.Errorf("%+v", st)
-	}
-	again, err := n.attach(request("web", "10.65.0.2"))
-	if err != nil || again.HostIface != resp.HostIface || again.MAC != resp.MAC {
-		t.Errorf("again: %+v, %v", again, err)
-	}
-	if len(n.world.Cut()) != 1 {
-		t.Error("attaching again has cut flows")
-	}
-
-	for i := range 2 {
-		if err := n.Detach(t.Context(), agentapi.DetachRequest{Sandbox: "sandbox-web", Interface: "eth0"}); err != nil {
-			t.Fatalf("detach %d: %v", i, err)
-		}
-		if len(n.world.Links()) != 0 || len(n.weps()) != 0 || len(n.world.State().Endpoints) != 0 || len(n.status().Endpoints) != 0 {
-			t.Errorf("something is left: %v %v\n%s", n.world.Links(), n.weps(), n.world.Dump())
-		}
-	}
-	if cut := n.world.Cut(); len(cut) != 2 {
-		t.Errorf("flows cut: %v", cut)
-	}
-	if entries, err := os.ReadDir(filepath.Join(n.cfg.StateDir, "ledger")); err != nil || len(entries) != 0 {
-		t.Errorf("the ledger holds %v, %v", entries, err)
-	}
-}
-
-func TestLabelsMayChangeOnAttach(t *testing.T) {
-	n := newNode(t)
-	n.create(allowIngress("api", "api", "203.0.113.0/24"))
-	n.start()
-	n.ready()
-	r := request("web", "10.65.0.2")
-	resp, err := n.attach(r)
-	if err != nil || n.allowed("203.0.113.9", resp.HostIface, "10.65.0.2") {
-		t.Fatalf("before: %v", err)
-	}
-	r.Workload.Labels = map[string]string{"app": "api"}
-	if _, err := n.attach(r); err != nil || !n.allowed("203.0.113.9", resp.HostIface, "10.65.0.2") {
-		t.Errorf("after: %v\n%s", err, n.world.Dump())
-	}
-}
-
-func TestAttachIsRefused(t *testing.T) {
-	n := newNode(t)
-	n.start()
-	n.ready()
-	n.mustAttach("web", "10.65.0.2")
-	for name, c := range map[string]struct {
-		change func(r *agentapi.AttachRequest)
-		code   agentapi.Code
-	}{
-		"no sandbox":         {func(r *agentapi.AttachRequest) { r.Sandbox = "" }, agentapi.CodeBadRequest},
-		"no address":         {func(r *agentapi.AttachRequest) { r.Addresses = nil }, agentapi.CodeBadRequest},
-		"loopback":           {func(r *agentapi.AttachRequest) { r.Addresses[0] = netip.MustParseAddr("127.0.0.1") }, agentapi.CodeBadRequest},
-		"long interface":     {func(r *agentapi.AttachRequest) { r.Interface = "0123456789abcdef" }, agentapi.CodeBadRequest},
-		"bad MAC":            {func(r *agentapi.AttachRequest) { r.MAC = "ff:ff:ff:ff:ff:ff" }, agentapi.CodeBadRequest},
-		"bad label":          {func(r *agentapi.AttachRequest) { r.Workload.Labels = map[string]string{"a b": "c"} }, agentapi.CodeBadRequest},
-		"bad namespace":      {func(r *agentapi.AttachRequest) { r.Workload.Namespace = "A/B" }, agentapi.CodeBadRequest},
-		"endless":            {func(r *agentapi.AttachRequest) { r.TimeoutMS = 1 << 40 }, agentapi.CodeBadRequest},
-		"address in use":     {func(r *agentapi.AttachRequest) { r.Addresses[0] = netip.MustParseAddr("10.65.0.2") }, agentapi.CodeConflict},
-		"plugged in already": {func(r *agentapi.AttachRequest) { r.Sandbox = "sandbox-web" }, agentapi.CodeConflict},
-	} {
-		r := request("other", "10.65.0.3")
-		c.change(&r)
-		if _, err := n.attach(r); agentapi.CodeOf(err) != c.code {
-			t.Errorf("%s: %v, want %s", name, err, c.code)
-		}
-	}
-	if _, err := n.Attach(t.Context(), request("other", "10.65.0.3"), nil); agentapi.CodeOf(err) != agentapi.CodeBadRequest {
-		t.Errorf("no namespace: %v", err)
-	}
-	if len(n.world.Links()) != 1 || len(n.weps()) != 1 {
-		t.Errorf("something came of it: %v %v", n.world.Links(), n.weps())
-	}
-}
-
-func TestManyAtOnce(t *testing.T) {
-	n := newNode(t)
-	n.create(allowIngress("web", "web-7", "203.0.113.0/24"))
-	n.start()
-	n.ready()
-	var wg sync.WaitGroup
-	for i := range 100 {
-		wg.Go(func() {
-			name, addr := fmt.Sprint("web-", i), fmt.Sprint("10.65.0.", i+2)
-			resp, err := n.attach(request(name, addr))
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			if got := n.allowed("203.0.113.9", resp.HostIface, addr); got != (i == 7) {
-				t.Errorf("%s: allowed %v", name, got)
-			}
-		})
-	}
-	// The same one, from many sides, attached and detached.
-	for range 20 {
-		wg.Go(func() {
-			if _, err := n.attach(request("racer", "10.65.1.1")); err != nil && !agentapi.Retry(err) {
-				t.Error(err)
-			}
-		})
-		wg.Go(func() {
-			if err := n.Detach(t.Context(), agentapi.DetachRequest{Sandbox: "sandbox-racer", Interface: "eth0"}); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if err := n.Detach(t.Context(), agentapi.DetachRequest{Sandbox: "sandbox-racer", Interface: "eth0"}); err != nil {
-		t.Error(err)
-	}
-	if l, w := len(n.world.Links()), len(n.weps()); l != 100 || w != 100 {
-		t.Errorf("%d links, %d WorkloadEndpoints", l, w)
-	}
-	for i := range 100 {
-		wg.Go(func() {
-			if err := n.Detach(t.Context(), agentapi.DetachRequest{Sandbox: fmt.Sprint("sandbox-web-", i), Interface: "eth0"}); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if l, w := len(n.world.Links()), len(n.weps()); l != 0 || w != 0 {
-		t.Errorf("%d links, %d WorkloadEndpoints are left", l, w)
-	}
-}
 
 // TestEnforcedIsTrue: an endpoint one of whose sets the dataplane refuses is denied, and not called enforced.
 func TestEnforcedIsTrue(t *testing.T) {
@@ -514,53 +125,6 @@ func TestStoreGoesAwayAndReturns(t *testing.T) {
 }
 
 // TestWritesOfAnAttachThatFail: the store goes away in the middle.
-func TestWritesOfAnAttachThatFail(t *testing.T) {
-	n := newNode(t)
-	n.start()
-	n.ready()
-	n.eventually("the node is registered, so that only attaches write", func() error {
-		_, err := n.store.Get(t.Context(), api.Key{Kind: "Node", Name: "node1"})
-		return err
-	})
-	for skip := range 3 {
-		n.store.FailNth(skip, 50, datastore.ErrUnavailable)
-		_, err := n.attach(request("web", "10.65.0.2"))
-		n.store.FailNth(0, 0, nil)
-		if err != nil && agentapi.CodeOf(err) != agentapi.CodeUnavailable {
-			t.Errorf("failing after %d calls: %v", skip, err)
-		}
-		if skip == 0 && err == nil {
-			t.Error("nothing has failed")
-		}
-		if err != nil {
-			n.eventually("nothing is left", func() error {
-				if len(n.world.Links())+len(n.weps())+n.status().Store.Backlog+len(n.status().Endpoints) > 0 {
-					return fmt.Errorf("%v %v %+v", n.world.Links(), n.weps(), n.status().Store)
-				}
-				return nil
-			})
-		}
-	}
-	n.store.LoseAnswers(1) // it was written, but nobody knows
-	_, err := n.attach(request("lost", "10.65.0.9"))
-	if err != nil && agentapi.CodeOf(err) != agentapi.CodeUnavailable {
-		t.Error(err)
-	}
-	if err != nil {
-		n.eventually("the lost write is taken back", func() error {
-			for _, w := range n.weps() {
-				if strings.Contains(w, "lost") {
-					return errors.New(w)
-				}
-			}
-			return nil
-		})
-	}
-	if _, err := n.attach(request("lost", "10.65.0.9")); err != nil {
-		t.Errorf("again: %v", err)
-	}
-}
-
 func TestRestartLeavesWhatIsThere(t *testing.T) {
 	n := newNode(t)
 	n.create(allowIngress("web", "web", "203.0.113.0/24"))
@@ -597,31 +161,6 @@ func TestRestartLeavesWhatIsThere(t *testing.T) {
 	if again := n.mustAttach("web", "10.65.0.2"); again.HostIface != web.HostIface {
 		t.Errorf("%+v", again)
 	}
-}
-
-func TestDetachBeforeInSync(t *testing.T) {
-	n := newNode(t)
-	n.start()
-	n.ready()
-	n.mustAttach("web", "10.65.0.2")
-	n.mustAttach("stays", "10.65.0.3")
-	n.store.Fail(datastore.ErrUnavailable)
-	n.restart()
-	n.eventually("the agent answers", func() error { _, err := n.Status(t.Context(), agentapi.StatusRequest{}); return err })
-	if err := n.Detach(t.Context(), agentapi.DetachRequest{Sandbox: "sandbox-web", Interface: "eth0"}); err != nil {
-		t.Fatal(err)
-	}
-	if len(n.world.Links()) != 1 {
-		t.Errorf("%v", n.world.Links())
-	}
-	n.store.Fail(nil)
-	n.ready()
-	n.eventually("only the other one is left", func() error {
-		if w := n.weps(); len(w) != 1 || len(n.world.State().Endpoints) != 1 {
-			return fmt.Errorf("%v\n%s", w, n.world.Dump())
-		}
-		return nil
-	})
 }
 
 func TestReboot(t *testing.T) {
@@ -701,40 +240,6 @@ func TestRebootWithoutAState(t *testing.T) {
 	}
 	n.store.Fail(nil)
 	n.ready()
-}
-
-func TestInterruptedDetachIsFinished(t *testing.T) {
-	n := newNode(t)
-	n.start()
-	n.ready()
-	web := n.mustAttach("web", "10.65.0.2")
-	// The dataplane hangs before it lets the endpoint go: the detach can't come to its end.
-	hang := make(chan struct{})
-	n.world.OnWrite(func(_ int, o drivers.ObjectRef) {
-		if o.Kind == drivers.ObjEndpoint {
-			<-hang
-		}
-	})
-	err := n.Detach(t.Context(), agentapi.DetachRequest{Sandbox: "sandbox-web", Interface: "eth0", TimeoutMS: 100})
-	if agentapi.CodeOf(err) != agentapi.CodeUnavailable {
-		t.Errorf("detach: %v", err)
-	}
-	if st := n.status(); len(st.Endpoints) != 1 || st.Endpoints[0].Phase != "detaching" || st.Endpoints[0].Enforced {
-		t.Errorf("%+v", st.Endpoints)
-	}
-	if _, ok := n.world.Links()[web.HostIface]; !ok {
-		t.Error("the link has gone before the dataplane denies")
-	}
-	n.world.FailWrite(1)
-	close(hang)
-	n.restart()
-	n.ready()
-	n.eventually("the detach is finished", func() error {
-		if len(n.world.Links())+len(n.weps())+len(n.world.State().Endpoints) > 0 {
-			return errors.New("\n" + n.world.Dump())
-		}
-		return nil
-	})
 }
 
 func TestNotReadyBeforeTheFirstApply(t *testing.T) {
@@ -866,6 +371,29 @@ func TestHealthAndMetrics(t *testing.T) {
 	if len(n.notes) < 2 || n.notes[len(n.notes)-1] != "STOPPING=1" {
 		t.Errorf("systemd was told %q", n.notes)
 	}
+}
+
+// TestForbiddenKind: what the store refuses to list is named, and the kernel is not touched.
+func TestForbiddenKind(t *testing.T) {
+	n := newNode(t)
+	n.store.Fail(datastore.ErrForbidden)
+	n.start()
+	n.eventually("readiness names it", func() error {
+		resp, err := http.Get("http://" + n.cfg.Listen + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != 503 || !strings.Contains(string(b), "NetworkPolicy") || !strings.Contains(string(b), "refused by the store") {
+			return fmt.Errorf("%d %s %v", resp.StatusCode, b, err)
+		}
+		return nil
+	})
+	if len(n.status().Store.Kinds) == 0 || n.status().Ready {
+		t.Errorf("%+v", n.status().Store)
+	}
+	n.store.Fail(nil)
 }
 
 func TestExplainAndState(t *testing.T) {

@@ -21,6 +21,7 @@ type link struct {
 	mu     sync.Mutex
 	store  datastore.Store // nil = not opened yet
 	status datastore.Status
+	told   bool // that the first try has failed
 }
 
 func newLink(open func(context.Context) (datastore.Store, error), log *slog.Logger) *link {
@@ -60,6 +61,9 @@ func (l *link) note(s datastore.Status) (back bool) {
 		l.log.Info("the store answers")
 	case !s.Connected && was.Connected:
 		l.log.Warn("the store is away: traffic and policy stay as they are", "err", s.Err)
+	case !s.Connected && s.Err != nil && !l.told:
+		l.told = true
+		l.log.Warn("the store can't be reached, trying on", "err", s.Err)
 	}
 	for kind, err := range s.Kinds {
 		if was.Kinds[kind] == nil {
