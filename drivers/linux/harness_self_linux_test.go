@@ -3,8 +3,11 @@ package linux
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/tortie/tortie/drivers"
 	"github.com/tortie/tortie/drivers/drivertest"
@@ -208,5 +211,61 @@ table arp stop {
 				t.Errorf("%d of %d wrong", wrong, len(ps))
 			}
 		})
+	}
+}
+
+// TestHarnessDumpsAndTampers: every damage that the harness does shows in its dump, and is gone from it once the driver
+// has mended it.
+func TestHarnessDumpsAndTampers(t *testing.T) {
+	h := newKernelHarness(t)
+	d, err := h.Open(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if empty, err := h.Dump(t.Context()); err != nil || empty != "" {
+		t.Errorf("dump of nothing: %q, %v", empty, err)
+	}
+	cases, err := drivertest.Cases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s *drivers.State
+	for _, c := range cases {
+		if c.Name == "match-set-and-not-set" {
+			s, _ = drivers.Lower(c.Scenes[0].State, d.Features())
+		}
+	}
+	if s == nil {
+		t.Fatal("the suite has another case no longer: choose one with sets and routes")
+	}
+	s.Routes[netip.MustParsePrefix("10.68.0.0/26")] = route("10.68.0.0/26", drivers.RouteBlackhole, "")
+	dumped := func() string {
+		t.Helper()
+		if err := d.Apply(t.Context(), s, nil); err != nil {
+			t.Fatal(err)
+		}
+		text, err := h.Dump(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	want, ways := dumped(), map[string]bool{}
+	for n := range uint64(60) {
+		what, err := h.Tamper(t.Context(), n)
+		if err != nil || what == "" {
+			t.Fatalf("damage %d: %q, %v", n, what, err)
+		}
+		ways[strings.Fields(what)[0]] = true
+		if got, err := h.Dump(t.Context()); err != nil || got == want {
+			t.Errorf("%s: the dump does not show it (%v)", what, err)
+		}
+		if d := cmp.Diff(want, dumped()); d != "" {
+			t.Errorf("%s: after the mend (-want +got):\n%s", what, d)
+		}
+	}
+	if len(ways) < 6 {
+		t.Errorf("only these kinds of damage: %v", ways)
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/tortie/tortie/internal/linuxnet"
 )
@@ -75,18 +77,31 @@ func (h *kernelHarness) deleteRule(n uint64) (string, error) {
 	if err != nil || c == nil {
 		return "", err
 	}
-	rules, err := h.flows.nft.GetRules(c.Table, c)
+	handles, err := h.handles(c)
 	if err != nil {
 		return "", err
 	}
-	r, ok := pick(rules, n)
+	handle, ok := pick(handles, n)
 	if !ok {
 		return "", nil
 	}
-	if err := h.flows.nft.DelRule(r); err != nil {
+	if err := h.flows.nft.DelRule(&nftables.Rule{Table: c.Table, Chain: c, Handle: handle}); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("a rule of chain %s is deleted", c.Name), h.flows.nft.Flush()
+}
+
+// handles are those of a chain's rules. The library cannot read every rule of ours.
+func (h *kernelHarness) handles(c *nftables.Chain) ([]uint64, error) {
+	d := &dump{flows: h.flows, family: uint8(c.Table.Family)}
+	rules, err := d.get(unix.NFT_MSG_GETRULE, func(ae *netlink.AttributeEncoder) { ae.String(unix.NFTA_RULE_TABLE, TableName) })
+	var out []uint64
+	for _, r := range rules {
+		if r.str(unix.NFTA_RULE_TABLE) == TableName && r.str(unix.NFTA_RULE_CHAIN) == c.Name {
+			out = append(out, r.num(unix.NFTA_RULE_HANDLE))
+		}
+	}
+	return out, err
 }
 
 func (h *kernelHarness) insertAccept(n uint64) (string, error) {
