@@ -93,7 +93,11 @@ func (env *Env) withStore(ctx context.Context, fn func(datastore.Store) error) e
 	if err != nil {
 		return err
 	}
-	return errors.Join(fn(s), s.Close())
+	err = errors.Join(fn(s), s.Close())
+	if errors.Is(err, datastore.ErrUnavailable) {
+		err = fmt.Errorf("%w\nis the store running? (tortie store; --store or TORTIE_STORE says where it listens)", err)
+	}
+	return err
 }
 
 // agent returns a client of the agent on this node.
