@@ -11,7 +11,7 @@ need() { # need COMMAND PACKAGE
 
 case $what in
 build) ;;
-run) need ip iproute2; need nft nftables ;;
+run) need ip iproute2; need nft nftables; need ping iputils-ping ;;
 test) need ip iproute2; need nft nftables; need gcc gcc; [ -e /usr/include/stdio.h ] || missing+=(libc6-dev) ;;
 *) echo "usage: scripts/deps.sh build|run|test" >&2; exit 2 ;;
 esac

@@ -51,7 +51,7 @@ func StartTraffic(from *Host, to netip.Addr, port uint16) (*Traffic, error) {
 func StartDenied(from *Host, to netip.Addr, port uint16) *Traffic {
 	ctx, stop := context.WithCancel(context.Background())
 	t := &Traffic{stop: stop}
-	for range 4 { // each attempt takes a time-out; several at once make it likelier to see a gap
+	for range 16 { // each attempt takes a time-out; several at once make it likelier to see a gap
 		t.loop(ctx, &t.New, func() error { return from.Echo(ctx, "tcp", to, port) })
 	}
 	return t
