@@ -16,7 +16,6 @@ import (
 
 	"github.com/tortie/tortie/agent"
 	"github.com/tortie/tortie/agent/config"
-	"github.com/tortie/tortie/ctl"
 	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/datastore/etcd"
 	"github.com/tortie/tortie/drivers"
@@ -41,7 +40,7 @@ is read from %s if it is there; flags win over it. Drivers: %s.`, defaultConfigF
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := agentConfig(cmd.Flags(), path, over)
 			if err != nil {
-				return &ctl.ExitCoder{Code: ctl.ExitUsage, Err: err}
+				return usage(err)
 			}
 			return runAgent(cmd.Context(), cfg)
 		},

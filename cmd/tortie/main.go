@@ -24,7 +24,11 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := rootCommand().ExecuteContext(ctx)
+	root := rootCommand()
+	err := root.ExecuteContext(ctx)
+	if _, _, unknown := root.Find(os.Args[1:]); unknown != nil {
+		err = usage(fmt.Errorf("%w; tortie --help lists them", unknown))
+	}
 	if err != nil && err.Error() != "" {
 		fmt.Fprintf(os.Stderr, "tortie: %v\n", err)
 	}
@@ -68,8 +72,26 @@ One binary holds the agent of a node (tortie agent), the store (tortie store), a
 		root.AddCommand(c)
 	}
 	root.AddCommand(versionCommand())
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &ctl.ExitCoder{Code: ctl.ExitUsage, Err: err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	countArgs(root)
 	return root
+}
+
+func usage(err error) error { return &ctl.ExitCoder{Code: ctl.ExitUsage, Err: err} }
+
+// countArgs gives the exit code for wrong usage to commands that are called with too many or too few arguments.
+func countArgs(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		countArgs(sub)
+	}
+	if count := c.Args; count != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := count(cmd, args); err != nil {
+				return usage(fmt.Errorf("%w; %s --help says more", err, cmd.CommandPath()))
+			}
+			return nil
+		}
+	}
 }
 
 func versionCommand() *cobra.Command {

@@ -11,7 +11,6 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
-	"github.com/tortie/tortie/ctl"
 	"github.com/tortie/tortie/store"
 )
 
@@ -35,7 +34,7 @@ traffic and policy go on as they are; only changes wait.`,
 			cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 			cfg.Ready = func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }
 			if err := cfg.Validate(); err != nil {
-				return &ctl.ExitCoder{Code: ctl.ExitUsage, Err: err}
+				return usage(err)
 			}
 			return store.Run(cmd.Context(), cfg)
 		},
