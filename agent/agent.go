@@ -28,6 +28,7 @@ import (
 	"github.com/tortie/tortie/calcgraph"
 	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/agentapi"
 )
 
 // Deps is what an agent stands on. Only cmd knows concrete drivers and stores.
@@ -95,6 +96,9 @@ func Run(ctx context.Context, d Deps) (err error) {
 	for _, b := range a.ledger.Bad() {
 		a.log.Error("a ledger entry is damaged: its workload is closed until it is attached again", "file", b.File, "err", b.Err)
 	}
+	if err := agentapi.SweepNotes(a.notesDir()); err != nil {
+		a.log.Error("removing unfinished notes", "err", err)
+	}
 	var kick atomic.Pointer[pump.Pump]
 	a.driver, err = d.OpenDriver(ctx, drivers.Options{Log: a.log, Clock: time.Now, Kick: func() {
 		if p := kick.Load(); p != nil {
@@ -141,7 +145,8 @@ func (a *agent) build() error {
 	a.link = newLink(a.d.OpenStore, a.log)
 	attacher, _ := a.driver.(drivers.Attacher)
 	a.workloads = workload.New(workload.Options{
-		Node: a.cfg.NodeName, Prefix: a.cfg.InterfacePrefix, BootID: a.bootID, Ledger: a.ledger, Attacher: attacher, Graph: a.feed,
+		Node: a.cfg.NodeName, Prefix: a.cfg.InterfacePrefix, BootID: a.bootID, Ledger: a.ledger, NotesDir: a.notesDir(),
+		Attacher: attacher, Graph: a.feed,
 		Plane: plane{a.tracker, a.pump}, Store: a.link.Store, Ready: a.attachWaitsFor, Log: a.log,
 	})
 	a.registrar = &registrar{name: a.cfg.NodeName, fixed: a.cfg.NodeAddresses, store: a.link.Store, find: defaultRouteAddresses,
@@ -160,6 +165,7 @@ type plane struct {
 }
 
 func (a *agent) statePath() string  { return filepath.Join(a.cfg.StateDir, "state") }
+func (a *agent) notesDir() string   { return filepath.Join(a.cfg.StateDir, "notes") }
 func (a *agent) markerPath() string { return filepath.Join(a.cfg.RunDir, "boot") }
 
 // onApplied is called by the pump's goroutine.

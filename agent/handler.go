@@ -24,6 +24,14 @@ func (h handler) Detach(ctx context.Context, r agentapi.DetachRequest) error {
 	return h.a.workloads.Detach(ctx, r)
 }
 
+func (h handler) Check(ctx context.Context, r agentapi.CheckRequest, netns *os.File) error {
+	return h.a.workloads.Check(ctx, r, netns)
+}
+
+func (h handler) List(_ context.Context, r agentapi.ListRequest) (agentapi.ListResponse, error) {
+	return agentapi.ListResponse{NotReady: h.a.missing(), Attachments: h.a.workloads.List(r)}, nil
+}
+
 func (h handler) Status(ctx context.Context, r agentapi.StatusRequest) (agentapi.Status, error) {
 	if r.Inspect {
 		if err := h.a.inspector.look(ctx); err != nil {

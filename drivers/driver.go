@@ -119,6 +119,7 @@ type Attachment struct {
 // Attached is what Attach made.
 type Attached struct {
 	HostIface string
+	HostMAC   MAC // of HostIface; zero = it has none
 	MAC       MAC
 	MTU       int
 	Gateways  []netip.Addr // next hop of the workload's default routes, one per family

@@ -47,9 +47,11 @@ type Entry struct {
 	HostIface string       `json:"hostIface"`
 	MAC       drivers.MAC  `json:"mac"`
 	Addrs     []netip.Addr `json:"addrs"`
-	MTU       int          `json:"mtu,omitempty"` // as asked for; 0 = the node's
-	Namespace string       `json:"namespace"`     // of its WorkloadEndpoint
-	Name      string       `json:"name"`          // of its WorkloadEndpoint
+	MTU       int          `json:"mtu,omitempty"`     // as asked for; 0 = the node's
+	Namespace string       `json:"namespace"`         // of its WorkloadEndpoint
+	Name      string       `json:"name"`              // of its WorkloadEndpoint
+	Network   string       `json:"network,omitempty"` // the CNI network; "" = none
+	UID       string       `json:"uid,omitempty"`     // of the pod; "" = it is none's
 	BootID    string       `json:"bootID,omitempty"`
 	Created   time.Time    `json:"created"`
 	Phase     Phase        `json:"phase,omitempty"`

@@ -36,6 +36,9 @@ type Handler interface {
 	// Attach may use netns until it returns; it is nil if the client sent none.
 	Attach(ctx context.Context, r agentapi.AttachRequest, netns *os.File) (agentapi.AttachResponse, error)
 	Detach(ctx context.Context, r agentapi.DetachRequest) error
+	// Check may use netns as Attach does.
+	Check(ctx context.Context, r agentapi.CheckRequest, netns *os.File) error
+	List(ctx context.Context, r agentapi.ListRequest) (agentapi.ListResponse, error)
 	Status(ctx context.Context, r agentapi.StatusRequest) (agentapi.Status, error)
 	Explain(ctx context.Context, r agentapi.ExplainRequest) (agentapi.ExplainResponse, error)
 	State(ctx context.Context) (json.RawMessage, error)
@@ -241,6 +244,12 @@ func (s *Server) do(ctx context.Context, m message) (body any, err error) {
 	case agentapi.VerbDetach:
 		var r agentapi.DetachRequest
 		return call(ctx, m, &r, &r.TimeoutMS, func(ctx context.Context) (any, error) { return nil, h.Detach(ctx, r) })
+	case agentapi.VerbCheck:
+		var r agentapi.CheckRequest
+		return call(ctx, m, &r, &r.TimeoutMS, func(ctx context.Context) (any, error) { return nil, h.Check(ctx, r, m.file) })
+	case agentapi.VerbList:
+		var r agentapi.ListRequest
+		return call(ctx, m, &r, new(int64), func(ctx context.Context) (any, error) { return h.List(ctx, r) })
 	case agentapi.VerbStatus:
 		var r agentapi.StatusRequest
 		return call(ctx, m, &r, new(int64), func(ctx context.Context) (any, error) { return h.Status(ctx, r) })

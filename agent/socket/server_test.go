@@ -41,6 +41,16 @@ func (d *desk) Detach(context.Context, agentapi.DetachRequest) error {
 	return errors.New("plain error")
 }
 
+func (d *desk) Check(context.Context, agentapi.CheckRequest, *os.File) error {
+	d.asked.Add(1)
+	return nil
+}
+
+func (d *desk) List(_ context.Context, r agentapi.ListRequest) (agentapi.ListResponse, error) {
+	d.asked.Add(1)
+	return agentapi.ListResponse{Attachments: []agentapi.Attachment{{Sandbox: r.Sandbox}}}, nil
+}
+
 func (d *desk) Status(context.Context, agentapi.StatusRequest) (agentapi.Status, error) {
 	d.asked.Add(1)
 	return agentapi.Status{Node: "node1"}, nil

@@ -24,6 +24,10 @@ const (
 
 // Attach plugs a workload in, and answers once its policy is enforced.
 func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns *os.File) (agentapi.AttachResponse, error) {
+	if r.Allocate != nil && len(r.Addresses) == 0 {
+		return agentapi.AttachResponse{}, agentapi.Errorf(agentapi.CodeNoAddress,
+			"this agent has no address pools: name a plugin that allocates addresses (host-local, say) in the ipam section of the CNI configuration")
+	}
 	want, o, err := w.plan(r, netns)
 	if err != nil {
 		return agentapi.AttachResponse{}, agentapi.Errorf(agentapi.CodeBadRequest, "attach: %v", err)
@@ -41,6 +45,9 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 	defer unlock()
 	if _, err := w.o.Store(); err != nil {
 		return agentapi.AttachResponse{}, storeError("attach: nothing was done, try again", err)
+	}
+	if err := w.settle(ctx, want.ID()); err != nil {
+		return agentapi.AttachResponse{}, fmt.Errorf("attach: detaching what was noted before: %w", err)
 	}
 	j := job{entry: want, endpoint: o, netns: netns}
 	if err := w.enter(ctx, &j); err != nil {
@@ -94,7 +101,7 @@ func (w *Workloads) plan(r agentapi.AttachRequest, netns *os.File) (ledger.Entry
 	e := ledger.Entry{
 		Sandbox: r.Sandbox, Interface: r.Interface, HostIface: ledger.HostIface(w.o.Prefix, r.Sandbox, r.Interface),
 		MAC: ledger.MAC(r.Sandbox, r.Interface), MTU: r.MTU, Namespace: id.Namespace, Name: endpointName(w.o.Node, id, r.Interface),
-		BootID: w.o.BootID, Created: time.Now().UTC(),
+		Network: r.Network, UID: id.UID, BootID: w.o.BootID, Created: time.Now().UTC(),
 	}
 	for _, a := range r.Addresses {
 		a = a.Unmap()
@@ -188,9 +195,16 @@ func (w *Workloads) plug(ctx context.Context, j *job) (agentapi.AttachResponse, 
 		return none, err
 	}
 	return agentapi.AttachResponse{
-		HostIface: made.HostIface, MAC: made.MAC.String(), MTU: made.MTU, Addresses: e.Addrs, Gateways: made.Gateways,
-		Endpoint: e.Namespace + "/" + e.Name,
+		HostIface: made.HostIface, HostMAC: macText(made.HostMAC), MAC: made.MAC.String(), MTU: made.MTU, Addresses: e.Addrs,
+		Gateways: made.Gateways, Endpoint: e.Namespace + "/" + e.Name,
 	}, nil
+}
+
+func macText(m drivers.MAC) string {
+	if m == (drivers.MAC{}) {
+		return ""
+	}
+	return m.String()
 }
 
 // await waits until the policy of a workload is in the dataplane.

@@ -32,10 +32,20 @@ func (w *Workloads) detach(ctx context.Context, id drivers.EndpointID, unfinishe
 		return waitError("detach: waiting for another request about this workload", err)
 	}
 	defer unlock()
-	e, ok := w.o.Ledger.Get(id)
-	if unfinished && (!ok || e.Phase == ledger.Plugged) {
-		return nil
+	if unfinished {
+		if e, ok := w.o.Ledger.Get(id); !ok || e.Phase == ledger.Plugged {
+			return nil
+		}
 	}
+	if err := w.clear(ctx, id); err != nil {
+		return err
+	}
+	return w.dropNote(id)
+}
+
+// clear unplugs id, whatever is known of it. The caller holds its lock.
+func (w *Workloads) clear(ctx context.Context, id drivers.EndpointID) error {
+	e, ok := w.o.Ledger.Get(id)
 	if !ok {
 		// An entry that was damaged may have left its interface behind.
 		a := drivers.Attachment{ID: id, HostIface: ledger.HostIface(w.o.Prefix, id.Sandbox, id.Interface)}

@@ -11,6 +11,8 @@
 //	workload.go  Workloads, and what it stands on
 //	attach.go    attach
 //	detach.go    detach, and the end of what was interrupted
+//	check.go     check and list
+//	notes.go     what was noted while no agent listened
 //	endpoint.go  the WorkloadEndpoint
 //	locks.go     one request at a time for each workload
 package workload
@@ -37,6 +39,8 @@ const (
 	deleteTimeout = 3 * time.Second
 	// undoTimeout bounds what is done after a request has failed.
 	undoTimeout = 15 * time.Second
+	// notesInterval is how often Run looks for notes while there is nothing else to do.
+	notesInterval = time.Minute
 )
 
 // Graph is where workloads are told of.
@@ -58,10 +62,12 @@ type Dataplane interface {
 
 // Options is what New takes.
 type Options struct {
-	Node     string
-	Prefix   string // of names of host interfaces
-	BootID   string
-	Ledger   *ledger.Ledger
+	Node   string
+	Prefix string // of names of host interfaces
+	BootID string
+	Ledger *ledger.Ledger
+	// NotesDir is where clients that found no agent noted what to detach; "" = nowhere.
+	NotesDir string
 	Attacher drivers.Attacher // nil: this driver can't plug workloads in
 	Graph    Graph
 	Plane    Dataplane
@@ -91,6 +97,9 @@ func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error
 	for _, i := range host {
 		there[i.Name] = true
 	}
+	if err := w.closeNoted(); err != nil {
+		return err
+	}
 	for _, e := range w.o.Ledger.List() {
 		if e.Phase == ledger.Plugged && e.BootID != w.o.BootID && host != nil && !there[e.HostIface] {
 			w.o.Log.Info("a workload is gone since the last boot", "sandbox", e.Sandbox, "interface", e.Interface, "endpoint", e.Namespace+"/"+e.Name)
@@ -118,12 +127,12 @@ func (w *Workloads) Kick() {
 	}
 }
 
-// Run brings to their end detaches that were interrupted or could not reach the store, until ctx ends.
+// Run brings to their end detaches that were interrupted, could not reach the store, or are noted, until ctx ends.
 func (w *Workloads) Run(ctx context.Context) {
 	retry := backoff.Backoff{Min: time.Second, Max: time.Minute}
 	for {
 		left := w.finish(ctx)
-		wait := time.Duration(1<<63 - 1)
+		wait := notesInterval // a note is left for an agent that hangs, too
 		if left {
 			wait = retry.Next()
 		} else {
@@ -144,6 +153,7 @@ func (w *Workloads) Run(ctx context.Context) {
 
 // finish tries every unfinished detach once, and reports whether some are left.
 func (w *Workloads) finish(ctx context.Context) (left bool) {
+	left = w.settleAll(ctx)
 	for _, e := range w.o.Ledger.List() {
 		if e.Phase == ledger.Plugged || ctx.Err() != nil {
 			continue

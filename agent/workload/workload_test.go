@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -28,17 +29,19 @@ var errCrash = errors.New("crashed")
 type host struct {
 	t     *testing.T
 	dir   string
+	notes string
 	store *mem.Store
 
 	steps, crashAt int // 0 = never
 	crashed        bool
+	tampered       bool
 	links          map[string]drivers.EndpointID
 	attached       map[drivers.EndpointID]*calcgraph.LedgerEntry // in the graph: lost in a crash
 	dirty          map[netip.Addr]bool                           // addresses with flows of a workload
 }
 
 func newHost(t *testing.T) *host {
-	return &host{t: t, dir: t.TempDir(), store: mem.New(), links: map[string]drivers.EndpointID{},
+	return &host{t: t, dir: t.TempDir(), notes: filepath.Join(t.TempDir(), "notes"), store: mem.New(), links: map[string]drivers.EndpointID{},
 		attached: map[drivers.EndpointID]*calcgraph.LedgerEntry{}, dirty: map[netip.Addr]bool{}}
 }
 
@@ -65,7 +68,7 @@ func (h *host) begin() *Workloads {
 		h.t.Errorf("bad entries: %v", l.Bad())
 	}
 	w := New(Options{
-		Node: "node1", Prefix: "tort", BootID: "boot1", Ledger: l, Attacher: h, Graph: h, Plane: h,
+		Node: "node1", Prefix: "tort", BootID: "boot1", Ledger: l, NotesDir: h.notes, Attacher: h, Graph: h, Plane: h,
 		Store: func() (datastore.Store, error) { return crashStore{h.store, h}, nil },
 		Ready: func() string { return "" }, Log: slog.New(slog.DiscardHandler),
 	})
@@ -103,7 +106,12 @@ func (h *host) Detach(_ context.Context, a drivers.Attachment) error {
 	return h.step()
 }
 
-func (h *host) Check(context.Context, drivers.Attachment) error { return nil }
+func (h *host) Check(context.Context, drivers.Attachment) error {
+	if h.tampered {
+		return errors.New("it is not as it was")
+	}
+	return nil
+}
 
 func (h *host) Attached(_ context.Context, id drivers.EndpointID, e *calcgraph.LedgerEntry) (uint64, error) {
 	if err := h.step(); err != nil {

@@ -32,6 +32,18 @@ func (c *Client) Detach(ctx context.Context, r DetachRequest) error {
 	return c.call(ctx, VerbDetach, r, nil, nil)
 }
 
+// Check asks whether an attachment is as Attach has made it. netns stays the caller's.
+func (c *Client) Check(ctx context.Context, r CheckRequest, netns *os.File) error {
+	return c.call(ctx, VerbCheck, r, netns, nil)
+}
+
+// List returns the attachments that r speaks of.
+func (c *Client) List(ctx context.Context, r ListRequest) (ListResponse, error) {
+	var out ListResponse
+	err := c.call(ctx, VerbList, r, nil, &out)
+	return out, err
+}
+
 // Status returns what the agent has to say of itself.
 func (c *Client) Status(ctx context.Context, r StatusRequest) (Status, error) {
 	var out Status

@@ -20,6 +20,8 @@ type Verb string
 const (
 	VerbAttach  Verb = "attach"  // AttachRequest, with the descriptor of the network namespace → AttachResponse
 	VerbDetach  Verb = "detach"  // DetachRequest → nothing
+	VerbCheck   Verb = "check"   // CheckRequest, with the descriptor of the network namespace → nothing
+	VerbList    Verb = "list"    // ListRequest → ListResponse
 	VerbStatus  Verb = "status"  // StatusRequest → Status
 	VerbExplain Verb = "explain" // ExplainRequest → ExplainResponse
 	VerbState   Verb = "state"   // nothing → the State that was applied last, as drivers.EncodeState writes it
@@ -50,6 +52,9 @@ const (
 	CodeUnavailable Code = "unavailable"  // the store or the agent isn't ready: nothing was done, try again
 	CodeNotEnforced Code = "not-enforced" // the workload is plugged in, but its policy wasn't enforced in time: ask again
 	CodeUnsupported Code = "unsupported"  // this driver can't do that
+	CodeNoAddress   Code = "no-address"   // there is no address to give: no pool, or none that is not used up
+	CodeNotFound    Code = "not-found"    // there is no such attachment
+	CodeDiffers     Code = "differs"      // the attachment isn't what attach has made
 	CodeInternal    Code = "internal"
 )
 
@@ -86,13 +91,25 @@ func Retry(err error) bool {
 // the same. The network namespace comes as a descriptor.
 type AttachRequest struct {
 	Sandbox   string       `json:"sandbox"`
-	Interface string       `json:"interface"` // inside the namespace: "eth0"
-	Addresses []netip.Addr `json:"addresses"` // at least one
+	Interface string       `json:"interface"`           // inside the namespace: "eth0"
+	Addresses []netip.Addr `json:"addresses,omitempty"` // that somebody else has allocated; none: see Allocate
+	Allocate  *Allocate    `json:"allocate,omitempty"`
 	MAC       string       `json:"mac,omitempty"`
 	MTU       int          `json:"mtu,omitempty"` // 0 = the agent's
 	Workload  Workload     `json:"workload"`
+	// Network is the CNI network that this is an attachment to; "" = none. Garbage is collected by network.
+	Network string `json:"network,omitempty"`
 	// TimeoutMS bounds the whole request in milliseconds; 0 = 30 s.
 	TimeoutMS int64 `json:"timeoutMS,omitempty"`
+}
+
+// Allocate says what addresses the agent is to allocate: Addresses, or else one of each family that is wanted; of those
+// that there are pools of, if none is named.
+type Allocate struct {
+	V4        bool         `json:"v4,omitempty"`
+	V6        bool         `json:"v6,omitempty"`
+	Pools     []string     `json:"pools,omitempty"`     // names or prefixes; none = as the pools themselves say
+	Addresses []netip.Addr `json:"addresses,omitempty"` // exactly these
 }
 
 // Workload says who is behind an interface. It becomes a WorkloadEndpoint in the store.
@@ -100,6 +117,7 @@ type Workload struct {
 	Orchestrator   string            `json:"orchestrator,omitempty"` // "k8s"; "" = "cni"
 	Namespace      string            `json:"namespace,omitempty"`    // "" = "default"
 	Name           string            `json:"name,omitempty"`         // "" = the sandbox
+	UID            string            `json:"uid,omitempty"`          // of the pod
 	Labels         map[string]string `json:"labels,omitempty"`
 	Profiles       []string          `json:"profiles,omitempty"`
 	Ports          []Port            `json:"ports,omitempty"`
@@ -118,6 +136,7 @@ type Port struct {
 // AttachResponse is what became of an AttachRequest. The workload's policy is enforced.
 type AttachResponse struct {
 	HostIface string       `json:"hostIface"`
+	HostMAC   string       `json:"hostMAC,omitempty"`
 	MAC       string       `json:"mac"` // of the workload's side
 	MTU       int          `json:"mtu"`
 	Addresses []netip.Addr `json:"addresses"`
@@ -130,6 +149,38 @@ type DetachRequest struct {
 	Sandbox   string `json:"sandbox"`
 	Interface string `json:"interface"`
 	TimeoutMS int64  `json:"timeoutMS,omitempty"` // 0 = 30 s
+}
+
+// CheckRequest asks whether an attachment is as attach has made it, and its policy enforced. What isn't is an error.
+type CheckRequest struct {
+	Sandbox   string       `json:"sandbox"`
+	Interface string       `json:"interface"`
+	Addresses []netip.Addr `json:"addresses,omitempty"` // that it should have; none = don't compare
+	TimeoutMS int64        `json:"timeoutMS,omitempty"` // 0 = 30 s
+}
+
+// ListRequest asks for attachments: those for which all fields that are set hold.
+type ListRequest struct {
+	Sandbox   string `json:"sandbox,omitempty"`
+	Interface string `json:"interface,omitempty"`
+	Network   string `json:"network,omitempty"`
+}
+
+// ListResponse is the attachments that the ledger has, and whether the agent is ready to attach others.
+type ListResponse struct {
+	NotReady    []string     `json:"notReady,omitempty"` // what is missing; nothing = ready
+	Attachments []Attachment `json:"attachments,omitempty"`
+}
+
+// Attachment is an interface that is plugged in.
+type Attachment struct {
+	Sandbox   string       `json:"sandbox"`
+	Interface string       `json:"interface"`
+	Network   string       `json:"network,omitempty"`
+	HostIface string       `json:"hostIface"`
+	Addresses []netip.Addr `json:"addresses"`
+	Endpoint  string       `json:"endpoint"`            // namespace/name of its WorkloadEndpoint
+	Detaching bool         `json:"detaching,omitempty"` // a detach has begun
 }
 
 // ExplainRequest asks what happens to a packet on this node, either a flow between addresses (the agent finds out where
