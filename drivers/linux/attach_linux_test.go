@@ -165,7 +165,7 @@ func TestAttachCarriesPackets(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := n.add(t, ra)
-	want := drivers.Attached{HostIface: ra.HostIface, MAC: macOf(ra.ID), MTU: 1500, Gateways: []netip.Addr{gateway4, gateway6}}
+	want := drivers.Attached{HostIface: ra.HostIface, HostMAC: hostMAC, MAC: macOf(ra.ID), MTU: 1500, Gateways: []netip.Addr{gateway4, gateway6}}
 	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Errorf("Attach (-want +got):\n%s", d)
 	}
