@@ -49,7 +49,7 @@ func (e *FieldError) Unwrap() error { return e.Problem }
 
 // Decode reads the objects of a file: YAML or JSON, several documents, and lists (kind List, or a kind's own, like
 // NetworkPolicyList). It is strict: unknown fields, repeated fields and wrong types are errors. All of them are reported
-// together, each a *FieldError, beside the objects that have none. The status of an object is ignored.
+// together, each a *FieldError, beside the objects that have none. What is unknown in the status of an object is ignored.
 //
 // Decode neither defaults nor validates.
 func Decode(data []byte) ([]Object, error) {
@@ -216,5 +216,5 @@ var ignoredFields = map[string]bool{
 
 // ignored says whether a field that is not in our types is known all the same.
 func ignored(kind, path string) bool {
-	return path == "status" || kind == "EndpointSlice" && ignoredFields[indexes.ReplaceAllString(path, "[]")]
+	return under(path, "status") || kind == "EndpointSlice" && ignoredFields[indexes.ReplaceAllString(path, "[]")]
 }

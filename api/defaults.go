@@ -37,6 +37,7 @@ func Default(o Object) {
 	case *WorkloadEndpoint:
 		canonicalHostPrefixes(o.Spec.IPNetworks)
 		canonicalPrefixes(o.Spec.AllowSpoofedSourcePrefixes)
+		defaultNATs(o.Spec.IPNATs)
 		defaultPorts(o.Spec.Ports)
 	case *IPPool:
 		defaultIPPool(&o.Spec)
@@ -44,6 +45,7 @@ func Default(o Object) {
 		setIfEmpty(&o.Spec.Type, "host")
 	default:
 		defaultIPAM(o)
+		defaultCluster(o)
 	}
 }
 
@@ -139,6 +141,14 @@ func defaultRules(rules []Rule) {
 func defaultPorts(ports []EndpointPort) {
 	for i := range ports {
 		ports[i].Protocol = canonicalProtocol(ports[i].Protocol)
+	}
+}
+
+func defaultNATs(nats []IPNAT) {
+	for i := range nats {
+		pair := []string{nats[i].InternalIP, nats[i].ExternalIP}
+		canonicalAddrs(pair)
+		nats[i].InternalIP, nats[i].ExternalIP = pair[0], pair[1]
 	}
 }
 

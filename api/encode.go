@@ -69,9 +69,21 @@ func deepCopy(dst, src reflect.Value) {
 	case reflect.Map:
 		if !src.IsNil() {
 			dst.Set(reflect.MakeMapWithSize(src.Type(), src.Len()))
-			for it := src.MapRange(); it.Next(); { // keys and values of our maps are strings
-				dst.SetMapIndex(it.Key(), it.Value())
+			plain := src.Type().Elem().Kind() == reflect.String
+			for it := src.MapRange(); it.Next(); { // keys are strings
+				value := it.Value()
+				if !plain {
+					value = reflect.New(src.Type().Elem()).Elem()
+					deepCopy(value, it.Value())
+				}
+				dst.SetMapIndex(it.Key(), value)
 			}
+		}
+	case reflect.Interface:
+		if !src.IsNil() {
+			inner := reflect.New(src.Elem().Type()).Elem()
+			deepCopy(inner, src.Elem())
+			dst.Set(inner)
 		}
 	case reflect.Struct:
 		if src.Type() == timeType {

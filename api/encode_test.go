@@ -26,6 +26,14 @@ func fill(v reflect.Value) {
 	case *Protocol:
 		*x = Protocol{Name: "TCP"}
 		return
+	case *FelixConfigurationSpec:
+		*x = FelixConfigurationSpec{}
+		for _, f := range FelixFields() {
+			value := reflect.New(f.typ.goType).Elem()
+			fill(value)
+			(*x)[f.Name] = value.Interface()
+		}
+		return
 	}
 	switch v.Kind() {
 	case reflect.Pointer:

@@ -50,6 +50,14 @@ var (
 		kind(func() Object { return &IPAMBlock{} }, cluster, "ipamblocks"),
 		kind(func() Object { return &IPAMHandle{} }, cluster, "ipamhandles"),
 		kind(func() Object { return &EndpointSlice{} }, namespaced, "endpointslices", "eps"),
+		kind(func() Object { return &BGPConfiguration{} }, cluster, "bgpconfigurations", "bgpconfig", "bgpconfigs"),
+		kind(func() Object { return &BGPPeer{} }, cluster, "bgppeers", "bgpp", "bgpps"),
+		kind(func() Object { return &BGPFilter{} }, cluster, "bgpfilters"),
+		kind(func() Object { return &FelixConfiguration{} }, cluster, "felixconfigurations", "felixconfig", "felixconfigs"),
+		kind(func() Object { return &KubeControllersConfiguration{} }, cluster, "kubecontrollersconfigurations",
+			"kcc", "kubecontrollersconfig", "kubecontrollersconfigs"),
+		kind(func() Object { return &ClusterInformation{} }, cluster, "clusterinformations", "clusterinfo", "clusterinfos"),
+		kind(func() Object { return &CalicoNodeStatus{} }, cluster, "caliconodestatuses"),
 	}
 	kindIndex = indexKinds(kinds)
 )

@@ -32,6 +32,9 @@ func (r *reader) read(p *field.Path, v *value, into reflect.Value) (ok bool) {
 		into.SetZero()
 		return true
 	}
+	if t, isTree := into.Addr().Interface().(treeReader); isTree {
+		return t.readTree(r, p, v)
+	}
 	if u, isUnmarshaler := into.Addr().Interface().(json.Unmarshaler); isUnmarshaler {
 		if err := u.UnmarshalJSON(v.appendJSON(nil)); err != nil {
 			into.SetZero()
@@ -56,6 +59,11 @@ func (r *reader) read(p *field.Path, v *value, into reflect.Value) (ok bool) {
 		return r.readMap(p, v, into)
 	}
 	return r.readScalar(p, v, into)
+}
+
+// treeReader is a type that reads itself, and notes every problem with its path, where an Unmarshaler stops at the first.
+type treeReader interface {
+	readTree(r *reader, p *field.Path, v *value) (ok bool)
 }
 
 func (r *reader) readScalar(p *field.Path, v *value, into reflect.Value) bool {

@@ -22,7 +22,9 @@ import (
 //   - Inside a rule it marks that rule with Rule.Unreadable; elsewhere in the spec of a policy or profile it marks every
 //     rule. A rule without a readable action is a Deny, a list of rules that is none becomes one Deny of everything, and
 //     a policy whose types can't be read governs both directions.
-//   - A tier with a problem ends in Deny.
+//   - A tier with a problem ends in Deny. A rule of a BGPFilter with one rejects every route; a problem elsewhere in its
+//     spec rejects all. A BGPPeer with one is nobody's peer.
+//   - A setting of a FelixConfiguration that is not valid does not count: see FelixSettings.
 //   - Of other kinds, what has the wrong type is left out: an item of a list alone, but labels and profiles as a whole,
 //     since half of them could lead an endpoint into the wrong policies.
 //
@@ -167,6 +169,8 @@ func failClosed(o Object, problems []Problem) {
 		o.Spec.DefaultAction = &end
 	case *StagedKubernetesNetworkPolicy:
 		markKubernetes(&o.Spec, meaningful)
+	case *BGPFilter:
+		o.Spec.close(meaningful)
 	default:
 		if lists := rulesOf(o); lists.ingress != nil {
 			lists.mark(meaningful)
@@ -207,6 +211,12 @@ func identity(o Object) (valid, typed []string) {
 		valid = []string{"spec.handleID", "spec.block"}
 	case *IPAMConfiguration:
 		valid = []string{"spec.strictAffinity", "spec.autoAllocateBlocks", "spec.maxBlocksPerHost", "spec.ipCooldownSeconds"}
+	case *BGPPeer:
+		valid = []string{"spec"} // a peer without its password or filters is another peer
+	case *FelixConfiguration:
+		valid = []string{"spec.nodeSelector"}
+	case *CalicoNodeStatus:
+		valid = []string{"spec.node"}
 	case *IPReservation:
 		valid = []string{"spec.reservedCIDRs"} // half of it would give addresses that are reserved
 	}
@@ -273,6 +283,29 @@ func markKubernetes(s *StagedKubernetesNetworkPolicySpec, problems []Problem) {
 		for i := range s.Egress {
 			if concerns(p.Path, "spec.egress", i) {
 				s.Egress[i].Unreadable = append(s.Egress[i].Unreadable, p.Error())
+			}
+		}
+	}
+}
+
+// close has rules that are not understood reject everything.
+func (s *BGPFilterSpec) close(problems []Problem) {
+	for _, p := range problems {
+		found := false
+		for _, list := range s.lists() {
+			for i := range *list.rules {
+				if r := &(*list.rules)[i]; under(p.Path, "spec."+list.name+"["+strconv.Itoa(i)+"]") {
+					*r = BGPFilterRule{Action: "Reject", Unreadable: append(r.Unreadable, p.Error())}
+					found = true
+				}
+			}
+		}
+		if found {
+			continue
+		}
+		for _, list := range s.lists() {
+			if p.Path == "spec."+list.name || !strings.HasPrefix(p.Path, "spec.export") && !strings.HasPrefix(p.Path, "spec.import") {
+				*list.rules = []BGPFilterRule{{Action: "Reject", Unreadable: []string{p.Error()}}}
 			}
 		}
 	}

@@ -63,7 +63,8 @@ const (
 type Tier struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
-	Spec              TierSpec `json:"spec,omitempty"`
+	Spec              TierSpec          `json:"spec,omitempty"`
+	Status            *ConditionsStatus `json:"status,omitempty"`
 }
 
 type TierSpec struct {
@@ -322,13 +323,41 @@ type WorkloadEndpointSpec struct {
 	MAC                        string         `json:"mac,omitempty"`
 	Ports                      []EndpointPort `json:"ports,omitempty"`
 	AllowSpoofedSourcePrefixes []string       `json:"allowSpoofedSourcePrefixes,omitempty"`
+	IPNATs                     []IPNAT        `json:"ipNATs,omitempty"`
+	QoSControls                *QoSControls   `json:"qosControls,omitempty"`
+}
+
+// IPNAT is a floating address: what is sent to ExternalIP arrives at InternalIP.
+type IPNAT struct {
+	InternalIP string `json:"internalIP"`
+	ExternalIP string `json:"externalIP"`
+}
+
+// QoSControls limit an endpoint, in bits, packets and connections (0 = no limit), and mark what leaves the cluster.
+type QoSControls struct {
+	IngressBandwidth      int64 `json:"ingressBandwidth,omitempty"`
+	EgressBandwidth       int64 `json:"egressBandwidth,omitempty"`
+	IngressBurst          int64 `json:"ingressBurst,omitempty"`
+	EgressBurst           int64 `json:"egressBurst,omitempty"`
+	IngressPeakrate       int64 `json:"ingressPeakrate,omitempty"`
+	EgressPeakrate        int64 `json:"egressPeakrate,omitempty"`
+	IngressMinburst       int64 `json:"ingressMinburst,omitempty"`
+	EgressMinburst        int64 `json:"egressMinburst,omitempty"`
+	IngressPacketRate     int64 `json:"ingressPacketRate,omitempty"`
+	EgressPacketRate      int64 `json:"egressPacketRate,omitempty"`
+	IngressPacketBurst    int64 `json:"ingressPacketBurst,omitempty"`
+	EgressPacketBurst     int64 `json:"egressPacketBurst,omitempty"`
+	IngressMaxConnections int64 `json:"ingressMaxConnections,omitempty"`
+	EgressMaxConnections  int64 `json:"egressMaxConnections,omitempty"`
+	DSCP                  *DSCP `json:"dscp,omitempty"`
 }
 
 // Node is one host of the cluster.
 type Node struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
-	Spec              NodeSpec `json:"spec,omitempty"`
+	Spec              NodeSpec   `json:"spec,omitempty"`
+	Status            NodeStatus `json:"status,omitzero"`
 }
 
 type NodeSpec struct {
@@ -338,17 +367,37 @@ type NodeSpec struct {
 	IPv6VXLANTunnelAddr  string             `json:"ipv6VXLANTunnelAddr,omitempty"`
 	VXLANTunnelMACAddrV6 string             `json:"vxlanTunnelMACAddrV6,omitempty"`
 	Wireguard            *NodeWireguardSpec `json:"wireguard,omitempty"`
+	OrchRefs             []OrchRef          `json:"orchRefs,omitempty"`
 	Addresses            []NodeAddress      `json:"addresses,omitempty"`
+	Interfaces           []NodeInterface    `json:"interfaces,omitempty"`
+}
+
+// OrchRef is what an orchestrator calls the node.
+type OrchRef struct {
+	NodeName     string `json:"nodeName,omitempty"`
+	Orchestrator string `json:"orchestrator"` // "k8s"
+}
+
+type NodeInterface struct {
+	Name      string   `json:"name,omitempty"`
+	Addresses []string `json:"addresses,omitempty"`
+}
+
+// NodeStatus is what the agent of the node says.
+type NodeStatus struct {
+	WireguardPublicKey   string   `json:"wireguardPublicKey,omitempty"`
+	WireguardPublicKeyV6 string   `json:"wireguardPublicKeyV6,omitempty"`
+	PodCIDRs             []string `json:"podCIDRs,omitempty"`
 }
 
 // NodeBGPSpec holds the node's addresses with the prefix length of their networks ("192.0.2.1/24"), used for routing
 // also without BGP.
 type NodeBGPSpec struct {
-	ASNumber                *uint32 `json:"asNumber,omitempty"`
-	IPv4Address             string  `json:"ipv4Address,omitempty"`
-	IPv6Address             string  `json:"ipv6Address,omitempty"`
-	IPv4IPIPTunnelAddr      string  `json:"ipv4IPIPTunnelAddr,omitempty"`
-	RouteReflectorClusterID string  `json:"routeReflectorClusterID,omitempty"`
+	ASNumber                *ASNumber `json:"asNumber,omitempty"`
+	IPv4Address             string    `json:"ipv4Address,omitempty"`
+	IPv6Address             string    `json:"ipv6Address,omitempty"`
+	IPv4IPIPTunnelAddr      string    `json:"ipv4IPIPTunnelAddr,omitempty"`
+	RouteReflectorClusterID string    `json:"routeReflectorClusterID,omitempty"`
 }
 
 type NodeWireguardSpec struct {
@@ -365,7 +414,13 @@ type NodeAddress struct {
 type IPPool struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
-	Spec              IPPoolSpec `json:"spec,omitempty"`
+	Spec              IPPoolSpec        `json:"spec,omitempty"`
+	Status            *ConditionsStatus `json:"status,omitempty"`
+}
+
+// ConditionsStatus is the status of a kind that has nothing but conditions.
+type ConditionsStatus struct {
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
 type IPPoolSpec struct {

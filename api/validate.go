@@ -62,6 +62,20 @@ func Validate(o Object) field.ErrorList {
 		c.blockAffinity(&o.Spec, spec)
 	case *EndpointSlice:
 		c.endpointSlice(o)
+	case *BGPConfiguration:
+		c.bgpConfiguration(o, spec)
+	case *BGPPeer:
+		c.bgpPeer(&o.Spec, spec)
+	case *BGPFilter:
+		c.bgpFilter(&o.Spec, spec)
+	case *FelixConfiguration:
+		c.felix(o, spec)
+	case *KubeControllersConfiguration:
+		c.kubeControllers(o, spec)
+	case *ClusterInformation:
+		c.clusterInformation(o, spec)
+	case *CalicoNodeStatus:
+		c.nodeStatus(&o.Spec, spec)
 	default:
 		c.ipam(o, spec)
 	}

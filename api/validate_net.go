@@ -131,6 +131,12 @@ func (c *checker) workloadEndpoint(s *WorkloadEndpointSpec, p *field.Path) {
 	c.mac(s.MAC, p.Child("mac"))
 	c.endpointPorts(s.Ports, p.Child("ports"))
 	c.prefixes(s.AllowSpoofedSourcePrefixes, p.Child("allowSpoofedSourcePrefixes"))
+	for i := range s.IPNATs {
+		c.nat(&s.IPNATs[i], s.IPNetworks, p.Child("ipNATs").Index(i))
+	}
+	if s.QoSControls != nil {
+		c.qos(s.QoSControls, p.Child("qosControls"))
+	}
 }
 
 func (c *checker) node(s *NodeSpec, p *field.Path) {
@@ -159,6 +165,18 @@ func (c *checker) node(s *NodeSpec, p *field.Path) {
 		}
 		oneOf(c, at.Child("type"), a.Type, "", "CalicoNodeIP", "InternalIP", "ExternalIP")
 	}
+	for i, ref := range s.OrchRefs {
+		if ref.Orchestrator == "" {
+			c.required(p.Child("orchRefs").Index(i).Child("orchestrator"), "what calls the node nodeName, like k8s")
+		}
+	}
+	for i, iface := range s.Interfaces {
+		at := p.Child("interfaces").Index(i)
+		c.interfaceName(iface.Name, at.Child("name"))
+		for j, a := range iface.Addresses {
+			c.nodeAddress(a, 0, at.Child("addresses").Index(j))
+		}
+	}
 }
 
 // nodeAddress checks an address of a node with or without the length of its network.
@@ -170,7 +188,7 @@ func (c *checker) nodeAddress(s string, version int, p *field.Path) {
 	switch {
 	case err != nil:
 		c.invalid(p, s, "%v", err)
-	case ipVersion(a.Addr()) != version:
+	case version != 0 && ipVersion(a.Addr()) != version:
 		c.invalid(p, s, "must be an IPv%d address", version)
 	}
 }
