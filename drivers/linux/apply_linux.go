@@ -13,8 +13,10 @@ import (
 	"github.com/tortie/tortie/drivers"
 )
 
-// quarantined is an object that the kernel refused: it is tried again when it changes, and now and then.
+// quarantined is an object that the kernel refused: it is tried again when it has another value, and now and then. That a
+// hint names it says nothing: one that was refused stays in the hints until it is taken.
 type quarantined struct {
+	value any // the *drivers.Policy, *drivers.Set or *drivers.Endpoint that was refused
 	err   error
 	tries int
 	until time.Time
@@ -28,7 +30,7 @@ const (
 // applyRules makes our tables match want. It returns the objects that are on stand-ins; an error means that nothing is
 // known.
 func (d *Driver) applyRules(ctx context.Context, want *drivers.State, ch *drivers.Changes) (map[drivers.ObjectRef]error, error) {
-	d.release(want, ch)
+	d.release(want)
 	d.comp.update(want, ch)
 	full := ch == nil || d.have == nil
 	if !full {
@@ -86,87 +88,42 @@ func (d *Driver) refresh(ch *drivers.Changes) bool {
 	return true
 }
 
-// release ends the quarantine of objects that changed, that are gone, or whose time has come.
-func (d *Driver) release(want *drivers.State, ch *drivers.Changes) {
+// release ends the quarantine of objects that have another value, that are gone, or whose time has come.
+func (d *Driver) release(want *drivers.State) {
 	now := d.opts.Clock()
-	for o, q := range d.quarantine {
-		switch {
-		case gone(want, o):
-			delete(d.quarantine, o)
-		case concerns(want, ch, o) || !now.Before(q.until):
-			q.until = time.Time{} // tried now; its count of tries stays
-			d.quarantine[o] = q
-		}
-	}
 	poison := map[drivers.ObjectRef]error{}
 	for o, q := range d.quarantine {
-		if !q.until.IsZero() {
+		switch value := valueOf(want, o); {
+		case value == nil:
+			delete(d.quarantine, o)
+		case value != q.value || !now.Before(q.until):
+			q.until = time.Time{} // tried now; its count of tries stays
+			d.quarantine[o] = q
+		default:
 			poison[o] = q.err
 		}
 	}
 	d.comp.setPoison(poison)
 }
 
-func gone(s *drivers.State, o drivers.ObjectRef) bool {
+// valueOf is the value of an object that can be put on a stand-in, as a pointer; nil if it is gone. Values are immutable:
+// another one is another pointer.
+func valueOf(s *drivers.State, o drivers.ObjectRef) any {
 	switch o.Kind {
 	case drivers.ObjPolicy:
-		return s.Policies[o.Policy] == nil
-	case drivers.ObjSet:
-		return s.Sets[o.Set] == nil
-	case drivers.ObjEndpoint:
-		return s.Endpoints[o.Endpoint] == nil
-	}
-	return false
-}
-
-// concerns reports whether ch names an object, one that it needs, or one that needs it.
-func concerns(s *drivers.State, ch *drivers.Changes, o drivers.ObjectRef) bool {
-	if ch == nil || ch.Node {
-		return ch != nil
-	}
-	changed := func(id drivers.PolicyID) bool {
-		_, ok := ch.Policies[id]
-		return ok
-	}
-	needs := func(id drivers.PolicyID) bool { return id == o.Policy }
-	switch o.Kind {
-	case drivers.ObjEndpoint:
-		_, ok := ch.Endpoints[o.Endpoint]
-		return ok
-	case drivers.ObjPolicy:
-		if changed(o.Policy) {
-			return true
-		}
-		for set := range s.Policies[o.Policy].SetIDs {
-			if _, ok := ch.Sets[set]; ok {
-				return true
-			}
+		if v := s.Policies[o.Policy]; v != nil {
+			return v
 		}
 	case drivers.ObjSet:
-		if _, ok := ch.Sets[o.Set]; ok {
-			return true
+		if v := s.Sets[o.Set]; v != nil {
+			return v
 		}
-		naming := map[drivers.PolicyID]bool{}
-		for id, p := range s.Policies {
-			for set := range p.SetIDs {
-				naming[id] = naming[id] || set == o.Set
-			}
-			if naming[id] && changed(id) {
-				return true
-			}
-		}
-		needs = func(id drivers.PolicyID) bool { return naming[id] }
-	}
-	for id := range ch.Endpoints {
-		if e := s.Endpoints[id]; e != nil {
-			for p := range e.PolicyIDs {
-				if needs(p) {
-					return true
-				}
-			}
+	case drivers.ObjEndpoint:
+		if v := s.Endpoints[o.Endpoint]; v != nil {
+			return v
 		}
 	}
-	return false
+	return nil
 }
 
 // deltasOf are the exact changes of sets that ch knows.
@@ -319,7 +276,7 @@ func (d *Driver) search(ctx context.Context, want *drivers.State, refused *refus
 		}
 		for o, err := range refused.owners {
 			found[o] = err
-			d.detain(o, err)
+			d.detain(o, valueOf(want, o), err)
 		}
 		render(nil)
 		err := d.commit(ctx, nil)
@@ -357,12 +314,12 @@ func (d *Driver) halve(suspects []drivers.ObjectRef, try func(held []drivers.Obj
 }
 
 // detain puts an object into quarantine, for longer each time.
-func (d *Driver) detain(o drivers.ObjectRef, err error) {
+func (d *Driver) detain(o drivers.ObjectRef, value any, err error) {
 	q := d.quarantine[o]
 	wait := firstQuarantine << min(q.tries, 20)
 	if wait > maxQuarantine {
 		wait = maxQuarantine
 	}
-	d.quarantine[o] = quarantined{err: err, tries: q.tries + 1, until: d.opts.Clock().Add(wait)}
+	d.quarantine[o] = quarantined{value: value, err: err, tries: q.tries + 1, until: d.opts.Clock().Add(wait)}
 	d.log.Warn("nftables refuses an object, what needs it denies", "object", o.String(), "error", err, "retry_in", wait)
 }

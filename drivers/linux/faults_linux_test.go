@@ -232,12 +232,20 @@ type stubborn struct {
 	kernel
 	bad  map[drivers.ObjectRef]bool
 	last error
-	dry  int
+
+	dry, commits, reads int
+}
+
+func (k *stubborn) read(want *Program) (*tables, error) {
+	k.reads++
+	return k.kernel.read(want)
 }
 
 func (k *stubborn) commit(ops []op, dry bool) error {
 	if dry {
 		k.dry++
+	} else {
+		k.commits++
 	}
 	for i := range ops {
 		if k.bad[ops[i].owner()] {
@@ -248,22 +256,23 @@ func (k *stubborn) commit(ops []op, dry bool) error {
 	return k.kernel.commit(ops, dry)
 }
 
+// ownLists gives each endpoint of a scaleState a list of its own, of one policy.
+func ownLists(s *drivers.State) *drivers.State {
+	for id, e := range s.Endpoints {
+		c := *e
+		l := &drivers.TierList{Tiers: []drivers.TierPolicies{{Name: "default", Policies: []drivers.PolicyID{np("p" + id.Sandbox)}}}}
+		c.Policy.Normal = drivers.Directions{In: l, Out: l}
+		s.Endpoints[id] = &c
+	}
+	return s
+}
+
 // TestBisect refuses two objects of a hundred without saying which.
 func TestBisect(t *testing.T) {
 	ns := netnstest.New(t)
 	now := time.Unix(1e9, 0)
 	d := openDriver(t, ns, func(o *Options) { o.Clock = func() time.Time { return now } })
-	s := scaleState(100, 100, 1, true)
-	i := 0
-	for id, e := range s.Endpoints { // each has a list of its own, of one policy
-		c := *e
-		var n int
-		fmt.Sscan(id.Sandbox, &n)
-		l := &drivers.TierList{Tiers: []drivers.TierPolicies{{Name: "default", Policies: []drivers.PolicyID{np(fmt.Sprintf("p%d", n))}}}}
-		c.Policy.Normal = drivers.Directions{In: l, Out: l}
-		s.Endpoints[id] = &c
-		i++
-	}
+	s := ownLists(scaleState(100, 100, 1, true))
 	bad := []drivers.ObjectRef{
 		{Kind: drivers.ObjPolicy, Policy: np("p17")}, {Kind: drivers.ObjSet, Set: "s:60"},
 	}
@@ -298,8 +307,9 @@ func TestBisect(t *testing.T) {
 		t.Fatalf("%d tries, error %v", k.dry, err)
 	}
 	k.bad = nil
+	p = scalePolicy(17, 999)
 	ch = drivers.NewChanges()
-	ch.Policies[np("p17")] = struct{}{}
+	s.Policies[p.ID], ch.Policies[p.ID] = p, struct{}{}
 	if err := d.Apply(ctx, s, ch); !errors.As(err, &partly) || len(partly.Failed) != 1 || partly.Failed[bad[1]] == nil {
 		t.Fatalf("got %v", err)
 	}
@@ -310,6 +320,55 @@ func TestBisect(t *testing.T) {
 	if diff := cmp.Diff(nftDump(t, fresh), nftDump(t, ns)); diff != "" {
 		t.Errorf("after all is well again: %s", diff)
 	}
+}
+
+// TestQuarantine: beside objects that stay refused, and that the hints name for as long as they are, each of fifty changes
+// is one transaction. Nothing is searched for or read back, until a refused object gets another value.
+func TestQuarantine(t *testing.T) {
+	ctx := context.Background()
+	ns := netnstest.New(t)
+	now := time.Unix(1e9, 0)
+	d := openDriver(t, ns, func(o *Options) { o.Clock = func() time.Time { return now } })
+	s := ownLists(scaleState(20, 20, 1, false))
+	bad := map[drivers.ObjectRef]bool{{Kind: drivers.ObjPolicy, Policy: np("p7")}: true, {Kind: drivers.ObjSet, Set: "s:8"}: true}
+	k := &stubborn{kernel: d.kernel, bad: bad}
+	d.kernel = k
+	ch := drivers.NewChanges() // as the owner keeps it: what has changed, and what has failed with all that needs it
+	for _, n := range []string{"2", "7", "8"} {
+		ch.Endpoints[drivers.EndpointID{Sandbox: n, Interface: "eth0"}] = struct{}{}
+	}
+	ch.Policies[np("p7")], ch.Policies[np("p8")] = struct{}{}, struct{}{}
+	ch.Sets["s:8"] = &drivers.SetChange{Full: true}
+	mustFail := func(ch *drivers.Changes) {
+		t.Helper()
+		var partly *drivers.ApplyError
+		if err := d.Apply(ctx, s, ch); !errors.As(err, &partly) || len(partly.Failed) != len(bad) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	mustFail(nil)
+	k.dry, k.commits, k.reads = 0, 0, 0
+	for i := range 50 {
+		e := *s.Endpoints[drivers.EndpointID{Sandbox: "2", Interface: "eth0"}]
+		e.Addrs = []netip.Addr{netip.AddrFrom4([4]byte{10, 65, 0, byte(i)})}
+		s.Endpoints[e.ID] = &e
+		mustFail(ch)
+	}
+	if k.dry != 0 || k.commits != 50 || k.reads != 0 {
+		t.Errorf("50 changes took %d trials, %d transactions and %d readings of the tables", k.dry, k.commits, k.reads)
+	}
+	// Another value is tried at once, and refused as well; and then one that is taken.
+	p := scalePolicy(7, 1234)
+	s.Policies[p.ID] = p
+	if mustFail(ch); k.dry == 0 {
+		t.Error("a policy with another value was not tried")
+	}
+	delete(bad, drivers.ObjectRef{Kind: drivers.ObjPolicy, Policy: p.ID})
+	s.Policies[p.ID] = scalePolicy(7, 1235)
+	mustFail(ch)
+	delete(bad, drivers.ObjectRef{Kind: drivers.ObjSet, Set: "s:8"})
+	s.Sets["s:8"] = s.Sets["s:8"].With([]drivers.Member{drivers.AddrMember(addr("10.9.9.9"))}, nil)
+	apply(t, d, s, ch)
 }
 
 // TestRestart starts over an older world: what is right is not touched, what is unwanted goes, what is foreign stays.
