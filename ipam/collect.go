@@ -1,0 +1,318 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+)
+
+// DefaultGrace is how long something has to look wrong before it is cleaned up.
+const DefaultGrace = 15 * time.Minute
+
+// CollectOptions says how to clean up.
+type CollectOptions struct {
+	AuditOptions
+	Grace time.Duration // 0 = DefaultGrace; an ADD takes much less
+}
+
+// Collected is what was cleaned up.
+type Collected struct {
+	Released []Allocation
+	Objects  []Finding
+}
+
+// Collect is an audit that cleans up what has looked the same, and wrong, at an earlier call at least the grace ago: it
+// is to be called from time to time, by one allocator of the cluster. Everything that it does is compare-and-swap, so
+// that two of them, or a node that wakes up, do no harm.
+func (a *Allocator) Collect(ctx context.Context, o CollectOptions) (Collected, error) {
+	if o.Grace == 0 {
+		o.Grace = DefaultGrace
+	}
+	var done Collected
+	err := a.exclusively(ctx, func(ctx context.Context) (err error) {
+		done, err = a.collect(ctx, o)
+		return err
+	})
+	if err != nil {
+		return done, fmt.Errorf("cleaning up addresses: %w", err)
+	}
+	return done, nil
+}
+
+// task is a job that does not share a write.
+type task struct {
+	do   func(context.Context) error
+	done bool
+}
+
+func (t *task) extra() []datastore.Op { return nil }
+func (t *task) outcome() error        { return nil }
+func (t *task) plan(ctx context.Context, _ *draft) error {
+	if t.done { // another job of the batch has to be tried again
+		return nil
+	}
+	t.done = true
+	return t.do(ctx)
+}
+
+// exclusively runs f while no request is worked on.
+func (a *Allocator) exclusively(ctx context.Context, f func(context.Context) error) error {
+	return a.queue.do(ctx, &task{do: f}, a.process)
+}
+
+func (a *Allocator) collect(ctx context.Context, o CollectOptions) (Collected, error) {
+	var done Collected
+	w, err := a.view(ctx, o.AuditOptions)
+	if err != nil {
+		return done, err
+	}
+	report := w.report()
+	now, seen := a.now(), map[string]time.Time{}
+	ripe := func(key string) bool {
+		first, ok := a.suspects[key]
+		if !ok || now.Before(first) {
+			first = now
+		}
+		seen[key] = first
+		return ok && now.Sub(first) >= o.Grace
+	}
+	handles := map[string]bool{} // that are not ripe in full
+	for _, l := range report.Leaked {
+		if !ripe(l.Addr.String() + " " + l.Token) {
+			handles[l.Handle] = true
+		}
+	}
+	for _, l := range report.Leaked {
+		if handles[l.Handle] {
+			continue
+		}
+		ok, err := a.takeBack(ctx, w.rules, l)
+		if err != nil {
+			return done, err
+		}
+		if ok {
+			a.log.Info("leaked address released", "address", l.Addr, "handle", l.Handle, "node", l.Owner.Node)
+			done.Released = append(done.Released, l)
+		}
+	}
+	for _, f := range report.Objects {
+		if !ripe(f.Key.String() + " " + f.revision) {
+			continue
+		}
+		ok, err := a.mend(ctx, w, f)
+		if err != nil {
+			return done, fmt.Errorf("%v, which %s: %w", f.Key, f.Problem, err)
+		}
+		if ok {
+			a.log.Info("address record cleaned up", "object", f.Key.String(), "problem", f.Problem)
+			done.Objects = append(done.Objects, f)
+		}
+	}
+	a.suspects = seen
+	return done, nil
+}
+
+// takeBack releases an allocation, if it still is the same. It does not share the batch that it runs in: the leader does
+// it before its own.
+func (a *Allocator) takeBack(ctx context.Context, r *rules, l Allocation) (bool, error) {
+	for range maxClaims {
+		j := &release{handle: l.Handle, held: []Held{l.Held}, byToken: true}
+		if err := a.know(ctx, l.Block); err != nil {
+			return false, err
+		}
+		d := a.newDraft(r, nil)
+		if err := j.plan(ctx, d); err != nil {
+			if errors.Is(err, errAgain) {
+				return false, nil
+			}
+			return false, err
+		}
+		if len(j.released) == 0 {
+			return false, nil
+		}
+		again, _, err := a.commit(ctx, d, maxTries)
+		if err == nil {
+			return true, nil
+		}
+		if !again {
+			return false, err
+		}
+		if err := a.freshen(ctx); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// mend repairs what a finding is about, after another look at it.
+func (a *Allocator) mend(ctx context.Context, w *world, f Finding) (bool, error) {
+	o, err := a.store.Get(ctx, f.Key)
+	if err != nil || o.GetResourceVersion() != f.revision {
+		if err == nil || conflict(err) || errors.Is(err, datastore.ErrUnreadable) {
+			return false, nil
+		}
+		return false, err
+	}
+	switch o := o.(type) {
+	case *api.BlockAffinity:
+		return a.mendAffinity(ctx, w, o)
+	case *api.IPAMBlock:
+		return a.mendBlock(ctx, w, o)
+	case *api.IPAMHandle:
+		return a.mendRecord(ctx, o)
+	}
+	return false, nil
+}
+
+// quietly turns a lost race into nothing done.
+func quietly(err error) (bool, error) {
+	if conflict(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (a *Allocator) mendAffinity(ctx context.Context, w *world, o *api.BlockAffinity) (bool, error) {
+	b, err := a.get(ctx, rangeOf(o))
+	if err != nil {
+		return false, err
+	}
+	if b == nil || b.obj.Spec.Affinity != affinityOf(o) {
+		remove := []datastore.Op{{Verb: datastore.Delete, Key: api.KeyOf(o), Revision: o.ResourceVersion}}
+		if b != nil && b.obj.Spec.Affinity == "" && len(b.obj.Spec.Attributes) == 0 {
+			remove = append([]datastore.Op{{Verb: datastore.Delete, Key: api.KeyOf(b.obj), Revision: b.obj.ResourceVersion}}, remove...)
+		}
+		return quietly(a.together(ctx, remove...))
+	}
+	empty := b.empty(a.now(), w.rules.cooldown)
+	switch {
+	case empty && (o.Spec.State == stateDeletion || w.gone(o.Spec.Node, affinityOf(o))):
+		return a.removeBlock(ctx, b)
+	case o.Spec.State != stateConfirmed:
+		c := *o
+		c.Spec.State = stateConfirmed
+		return quietly(a.store.Txn(ctx, datastore.Op{Verb: datastore.Update, Object: &c}))
+	}
+	return false, nil
+}
+
+// mendBlock removes an empty block that nobody will ask for, and gives one that has lost its affinity a new one.
+func (a *Allocator) mendBlock(ctx context.Context, w *world, o *api.IPAMBlock) (bool, error) {
+	b, err := readBlock(o)
+	if err != nil {
+		return false, nil
+	}
+	affinity, err := a.affinityFor(ctx, b)
+	if err != nil {
+		return false, err
+	}
+	kind, node, _ := strings.Cut(o.Spec.Affinity, ":")
+	switch {
+	case o.Spec.Affinity == "":
+		all, err := a.affinities(ctx)
+		if err != nil || anyFor(b.prefix, all) || !b.empty(a.now(), w.rules.cooldown) {
+			return false, err
+		}
+		return quietly(a.store.Txn(ctx, datastore.Op{Verb: datastore.Delete, Key: api.KeyOf(o), Revision: o.ResourceVersion}))
+	case b.empty(a.now(), w.rules.cooldown) && (affinity == nil || w.rules.poolOf(b.prefix) == nil || w.gone(node, o.Spec.Affinity)):
+		return a.removeBlock(ctx, b)
+	case affinity == nil:
+		c := &api.BlockAffinity{Spec: api.BlockAffinitySpec{State: stateConfirmed, Node: node, Type: kind, CIDR: o.Spec.CIDR, Deleted: "false"}}
+		c.Name = affinityName(node, b.prefix)
+		if kind == "virtual" {
+			c.Name = "virtual-" + c.Name
+		}
+		return quietly(a.store.Txn(ctx, datastore.Op{Verb: datastore.Create, Object: c}))
+	}
+	return false, nil
+}
+
+func anyFor(p netip.Prefix, all []*api.BlockAffinity) bool {
+	for _, o := range all {
+		if rangeOf(o) == p {
+			return true
+		}
+	}
+	return false
+}
+
+// mendRecord makes a handle's record say what is so.
+func (a *Allocator) mendRecord(ctx context.Context, o *api.IPAMHandle) (bool, error) {
+	h := *o
+	h.Spec.Block = map[string]int{}
+	for _, cidr := range slices.Sorted(maps.Keys(o.Spec.Block)) {
+		p, err := api.ParsePrefix(cidr)
+		if err != nil {
+			continue
+		}
+		b, err := a.get(ctx, p)
+		if err != nil {
+			return false, err
+		}
+		if b != nil {
+			if n := len(b.heldBy(h.Spec.HandleID)); n > 0 {
+				h.Spec.Block[cidr] = n
+			}
+		}
+	}
+	if len(h.Spec.Block) == 0 {
+		return quietly(a.store.Txn(ctx, datastore.Op{Verb: datastore.Delete, Key: api.KeyOf(o), Revision: o.ResourceVersion}))
+	}
+	return quietly(a.store.Txn(ctx, datastore.Op{Verb: datastore.Update, Object: &h}))
+}
+
+// Tidy gives back the blocks of this node that are empty, but one of each family. Called twice at least the grace apart,
+// it gives back what was empty both times.
+func (a *Allocator) Tidy(ctx context.Context, grace time.Duration) error {
+	err := a.exclusively(ctx, func(ctx context.Context) error { return a.tidy(ctx, grace) })
+	if err != nil {
+		return fmt.Errorf("giving back empty blocks: %w", err)
+	}
+	return nil
+}
+
+func (a *Allocator) tidy(ctx context.Context, grace time.Duration) error {
+	s, err := a.settings(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := s.rules()
+	if err != nil {
+		return err
+	}
+	for _, k := range a.blocks {
+		k.stale = true
+	}
+	if err := a.freshen(ctx); err != nil {
+		return err
+	}
+	d := a.newDraft(r, nil)
+	seen := map[string]time.Time{}
+	for _, p := range a.prefixes() {
+		k := a.blocks[p]
+		if k.affinity == nil || !k.empty(d.now, r.cooldown) || r.poolOf(p) != nil && a.owned(familyOf(p.Addr())) < 2 {
+			continue
+		}
+		key := p.String() + " " + k.obj.ResourceVersion
+		first, ok := a.empties[key]
+		if !ok || d.now.Before(first) {
+			first = d.now
+		}
+		seen[key] = first
+		if ok && d.now.Sub(first) >= grace {
+			if _, err := a.removeBlock(ctx, k.block); err != nil {
+				return err
+			}
+		}
+	}
+	a.empties = seen
+	return nil
+}
