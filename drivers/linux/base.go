@@ -400,6 +400,9 @@ func (b *baseBuilder) toHost(fromWorkload Match) Rule {
 	return when([]Action{{Kind: ActGoto, Chain: chainHostAll}}, fromWorkload)
 }
 
+// notOwn holds for packets whose source is not an address of the host.
+func notOwn() Match { return match(FSrcLocal, OpNe, native32(2)) }
+
 // tunnelRules send the outer packets of our tunnels, between the host and its interfaces, to a chain that knows peers.
 func (b *baseBuilder) tunnelRules(chain string, f Field) []Rule {
 	var rules []Rule
@@ -414,22 +417,32 @@ func (b *baseBuilder) tunnelChain(name string, inward bool) {
 	if len(b.tunnels()) == 0 {
 		return
 	}
-	b.chain(Inet, name, nil,
+	var forwarded []Rule
+	if !inward {
+		forwarded = append(forwarded, when(does(ActAccept), match(FIIf, OpNe, native32(0)), notOwn()))
+	}
+	b.chain(Inet, name, nil, append(forwarded,
 		when(does(ActAccept), isFamily(false), in(setPeers4, remote(inward, false))),
 		when(does(ActAccept), isFamily(true), in(setPeers6, remote(inward, true))),
-		Rule{Actions: does(ActDrop), Comment: "tunnel packet of no peer"})
+		Rule{Actions: does(ActDrop), Comment: "tunnel packet of no peer"})...)
 }
 
 // post is asked about every packet that leaves. Which interface the host's own packets leave by is known only here: DNAT
 // in the output hook may have routed them anew, and that hook keeps the interface from before.
+//
+// The host's own packets come in by no interface. But the kernel leaves the tunnel's device on the outer packet that it
+// makes, and its own device on its neighbour discovery: a packet with an interface is forwarded only if its source is not
+// the host's. Neighbour discovery that has been forwarded has a lower hop limit, so what looks like it here is the host's.
 func (b *baseBuilder) post() {
 	rules := b.prefixDrops(FOIfName, notIn(setWorkloads, FOIfName))
 	if b.c.has(setUnknown) {
 		rules = append(rules, when(does(ActDrop), in(setUnknown, FOIfName)))
 	}
-	rules = append(rules, when(does(ActAccept), match(FIIf, OpNe, native32(0))))
+	through := match(FIIf, OpNe, native32(0))
 	rules = append(rules, b.tunnelRules(chainTunnelOut, FOIfName)...)
-	rules = append(rules, known(), when(does(ActDrop), ctIs(stateInvalid)), when(does(ActAccept), in(setWorkloads, FOIfName)))
+	rules = append(rules, when(does(ActAccept), through, ctIs(stateEstablished|stateRelated)))
+	rules = append(rules, b.link(through)...)
+	rules = append(rules, when(does(ActAccept), through, notOwn()), known(), when(does(ActDrop), ctIs(stateInvalid)), when(does(ActAccept), in(setWorkloads, FOIfName)))
 	if b.c.has(mapUntrackedOut) {
 		rules = append(rules, b.dispatch(FOIfName, mapUntrackedOut, ctIs(stateUntracked)))
 	}

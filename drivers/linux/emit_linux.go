@@ -88,6 +88,8 @@ func load(f Field, reg uint32) any {
 		return network(24, 4)
 	case FLocal:
 		return &expr.Fib{Register: reg, ResultADDRTYPE: true, FlagDADDR: true}
+	case FSrcLocal:
+		return &expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: true}
 	}
 	return nil
 }

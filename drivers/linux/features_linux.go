@@ -52,7 +52,7 @@ func needed() Program {
 		when(does(ActAccept), isFamily(true), in(probeName+"-addresses", FSrc6)),
 		when(does(ActAccept), isFamily(false), notIn(probeName+"-ports", FDst4, FL4Proto, FDport)),
 		when(does(ActAccept), ctIs(stateEstablished), match(FMark, OpAny, native32(MarkPass))),
-		when(does(ActDrop), match(FEtherSrc, OpNe, "\x00\x00\x00\x00\x00\x00"), match(FLocal, OpEq, native32(2))),
+		when(does(ActDrop), match(FEtherSrc, OpNe, "\x00\x00\x00\x00\x00\x00"), match(FLocal, OpEq, native32(2)), notOwn()),
 		{Actions: []Action{{Kind: ActClearMark, Mark: MarkPass}, {Kind: ActVMap, Field: FIIfName, VMap: probeName + "-lists"}}},
 	}}
 	p.Chains[Key{ARP, probeName}] = &Chain{Key: Key{ARP, probeName}, Hook: hook("input", prioARP), Rules: []Rule{

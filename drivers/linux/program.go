@@ -85,7 +85,8 @@ const (
 	FOrigDport
 	FARPSenderIP
 	FARPTargetIP
-	FLocal // of the destination: 2 = the host's own address
+	FLocal    // of the destination: 2 = the host's own address
+	FSrcLocal // the same of the source
 )
 
 // Type is the type of a field, and of a part of a set's key.
@@ -122,6 +123,7 @@ var fields = map[Field]fieldInfo{
 	FOrigDst4: {"ct original ip daddr", TAddr4}, FOrigDst6: {"ct original ip6 daddr", TAddr6},
 	FOrigDport:   {"ct original proto-dst", TPort},
 	FARPSenderIP: {"arp saddr ip", TAddr4}, FARPTargetIP: {"arp daddr ip", TAddr4}, FLocal: {"fib daddr type", TInt32},
+	FSrcLocal: {"fib saddr type", TInt32},
 }
 
 // Op is how a field, or several side by side, is compared.
