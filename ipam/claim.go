@@ -130,9 +130,11 @@ func (a *Allocator) adopt(ctx context.Context, o *api.BlockAffinity, all []*api.
 		}
 		return err
 	case o.Spec.State == statePending && (b == nil || b.obj.Spec.Affinity == ""):
-		if clash(p, o.Name, all) == nil {
+		other := clash(p, o.Name, all)
+		if other == nil {
 			return a.complete(ctx, o, b)
 		}
+		a.log.Info("ranges of pools overlap: a block is left to another node", "block", p, "other", other.Spec.CIDR, "node", other.Spec.Node)
 	}
 	return a.drop(ctx, o, b)
 }
@@ -477,17 +479,12 @@ func (a *Allocator) claimBlock(ctx context.Context, p netip.Prefix) (ok bool, er
 	if i < 0 {
 		return false, nil
 	}
-	b, err := a.get(ctx, p)
-	if err != nil {
+	if err := a.adopt(ctx, all[i], all); err != nil {
 		return false, err
 	}
-	if other := clash(p, o.Name, all); other != nil || b == nil || b.obj.Spec.Affinity != "" {
-		if other != nil {
-			a.log.Info("two pools overlap: a block is left to another node", "block", p, "other", other.Spec.CIDR, "node", other.Spec.Node)
-		}
-		return false, a.drop(ctx, all[i], b)
+	if k := a.blocks[p]; k == nil || k.affinity == nil {
+		return false, nil
 	}
-	a.blocks[p] = &known{block: b, affinity: all[i]}
 	a.log.Info("block claimed", "block", p)
 	return true, nil
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
+	"strings"
 
 	"github.com/tortie/tortie/api"
 )
@@ -32,5 +34,35 @@ func (m *model) trace(before, after *api.IPAMBlock) {
 	}
 	if q := netip.MustParsePrefix(o.Spec.CIDR); q.Overlaps(p) {
 		fmt.Println(m.steps, m.now.Format("15:04:05"), "\n   ", name(before), "\n   ", name(after))
+	}
+}
+
+func debugAffinity(s *simStore, before, after api.Object) {
+	watch := os.Getenv("WATCH")
+	if watch == "" {
+		return
+	}
+	name := func(o api.Object) string {
+		a, _ := o.(*api.BlockAffinity)
+		if a == nil {
+			return "-"
+		}
+		return a.Name + " " + a.Spec.State + " " + a.ResourceVersion
+	}
+	o := before
+	if o == nil {
+		o = after
+	}
+	if q := rangeOf(o.(*api.BlockAffinity)); q.Overlaps(netip.MustParsePrefix(watch)) {
+		fmt.Println("  aff rev", s.rev, name(before), "=>", name(after))
+		if after == nil {
+			buf := make([]byte, 6000)
+			buf = buf[:runtime.Stack(buf, false)]
+			for _, l := range strings.Split(string(buf), "\n") {
+				if strings.Contains(l, "ipam.(*Allocator)") {
+					fmt.Println("       ", strings.SplitN(l, "(0x", 2)[0])
+				}
+			}
+		}
 	}
 }

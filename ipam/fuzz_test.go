@@ -18,7 +18,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-var fuzzSeed = flag.Uint64("ipam.seed", 0, "the seed of an episode to repeat")
+var (
+	fuzzSeed  = flag.Uint64("ipam.seed", 0, "the seed of an episode to repeat")
+	fuzzTotal = flag.Int("ipam.steps", fuzzSteps, "how long to go on")
+)
 
 const (
 	simNodes   = 5
@@ -70,7 +73,7 @@ func TestFuzz(t *testing.T) {
 	seed = uint64(time.Now().UnixNano())
 	total := map[string]int{}
 	start, steps, episodes := time.Now(), 0, 0
-	for ; steps < fuzzSteps && !t.Failed(); episodes++ {
+	for ; steps < *fuzzTotal && !t.Failed(); episodes++ {
 		m := runEpisode(t, seed+uint64(episodes), episodeLen)
 		steps += m.steps
 		for k, n := range m.stats {
