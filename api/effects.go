@@ -91,6 +91,9 @@ func given(v reflect.Value, at *field.Path, path []string, found func(*field.Pat
 func felixWarnings(c *FelixConfiguration) []Problem {
 	var out []Problem
 	spec := field.NewPath("spec")
+	if _, selects := c.Spec["nodeSelector"]; !selects && felixRank(c) == someNodes && c.Name != "" {
+		out = append(out, Problem{Reason: "has no effect: neither its name nor a nodeSelector says for which nodes it is"})
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Spec)) {
 		f, known := felixField(name)
 		if known && f.Effect == Ignored && !f.asksNothing(c.Spec[name]) {

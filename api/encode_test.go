@@ -208,7 +208,17 @@ func shares(a, b reflect.Value) bool {
 		}
 		return a.Pointer() == b.Pointer() || shares(a.Elem(), b.Elem())
 	case reflect.Map:
-		return !a.IsNil() && a.Pointer() == b.Pointer()
+		if a.IsNil() {
+			return false
+		}
+		for it := a.MapRange(); it.Next(); {
+			if shares(it.Value(), b.MapIndex(it.Key())) {
+				return true
+			}
+		}
+		return a.Pointer() == b.Pointer()
+	case reflect.Interface:
+		return !a.IsNil() && shares(a.Elem(), b.Elem())
 	case reflect.Slice:
 		if a.Len() == 0 {
 			return false

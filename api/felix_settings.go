@@ -33,8 +33,8 @@ type NodeSettings struct {
 }
 
 // FelixFor lays the FelixConfigurations that concern a node over one another: what is said for the node itself wins,
-// then what is said for nodes with its labels (the oldest object first, then by name), then "default". Settings that are
-// not valid do not count, so that one below them shows.
+// then what is said for nodes with its labels, then "default". Of several that select the node only the oldest counts,
+// so that one which somebody makes by mistake does no harm. Settings that are not valid do not count: the one below shows.
 func FelixFor(node string, labels map[string]string, all []*FelixConfiguration) *FelixConfiguration {
 	var layers []*FelixConfiguration
 	for _, c := range all {
@@ -43,6 +43,13 @@ func FelixFor(node string, labels map[string]string, all []*FelixConfiguration) 
 		}
 	}
 	slices.SortFunc(layers, compareFelix)
+	selecting := 0
+	layers = slices.DeleteFunc(layers, func(c *FelixConfiguration) bool {
+		if felixRank(c) == someNodes {
+			selecting++
+		}
+		return felixRank(c) == someNodes && selecting > 1
+	})
 	out := &FelixConfiguration{Spec: FelixConfigurationSpec{}}
 	out.Name = nodePrefix + node
 	for _, c := range layers {
@@ -56,7 +63,7 @@ func FelixFor(node string, labels map[string]string, all []*FelixConfiguration) 
 }
 
 func felixConcerns(c *FelixConfiguration, node string, labels map[string]string) bool {
-	if felixRank(c) != 1 {
+	if felixRank(c) != someNodes {
 		return c.Name == DefaultConfiguration || c.Name == nodePrefix+node
 	}
 	s, ok := c.Spec["nodeSelector"].(string)
@@ -67,15 +74,21 @@ func felixConcerns(c *FelixConfiguration, node string, labels map[string]string)
 	return err == nil && parsed.Matches(selector.Map(labels))
 }
 
-// felixRank is lower for what wins.
+// Which nodes a FelixConfiguration is for, by its name. Lower wins.
+const (
+	oneNode = iota
+	someNodes
+	allNodes
+)
+
 func felixRank(c *FelixConfiguration) int {
 	switch {
 	case strings.HasPrefix(c.Name, nodePrefix):
-		return 0
+		return oneNode
 	case c.Name == DefaultConfiguration:
-		return 2
+		return allNodes
 	}
-	return 1
+	return someNodes
 }
 
 func compareFelix(a, b *FelixConfiguration) int {
@@ -194,12 +207,12 @@ func (c *checker) felix(o *FelixConfiguration, p *field.Path) {
 	for _, name := range slices.Sorted(maps.Keys(o.Spec)) {
 		c.felixSetting(name, o.Spec[name], p)
 	}
-	_, selects := o.Spec["nodeSelector"]
-	switch {
-	case selects && felixRank(o) != 1:
+	if _, selects := o.Spec["nodeSelector"]; selects && felixRank(o) != someNodes {
 		c.forbidden(p.Child("nodeSelector"), "the name %s says already which nodes it is for", o.Name)
-	case !selects && felixRank(o) == 1 && o.Name != "":
-		c.required(p.Child("nodeSelector"), "or the name \"default\" (all nodes) or \"node.<name>\" (one)")
+	}
+	_, one := o.Spec["routeTableRange"]
+	if _, many := o.Spec["routeTableRanges"]; one && many {
+		c.forbidden(p.Child("routeTableRange"), "routeTableRanges has taken its place; give only that")
 	}
 }
 

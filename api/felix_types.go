@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+const maxNodePortRanges = 7
+
 // felixType is the type of a setting.
 type felixType struct {
 	words  string // what values there are, for the reader of the docs
@@ -94,7 +96,7 @@ func felixSelector() felixType {
 }
 
 func felixAddr(version int) felixType {
-	return typed(fmt.Sprintf("an IPv%d address", version), func(c *checker, p *field.Path, s string) { c.address(s, version, p) })
+	return typed(fmt.Sprintf("an IPv%d address", version), func(c *checker, p *field.Path, s string) { c.optionalAddress(s, version, p) })
 }
 
 func felixInterface() felixType {
@@ -123,6 +125,7 @@ func felixPortRange() felixType {
 
 func felixPortRanges() felixType {
 	return typed("a list of ports and ranges like 30000:32767", func(c *checker, p *field.Path, ports []Port) {
+		c.atMost(p, len(ports), maxNodePortRanges)
 		for i, port := range ports {
 			checkRange(c, p.Index(i), port)
 		}
@@ -263,7 +266,7 @@ func felixDSCP() felixType {
 
 // felixHost is an address or a name that a server listens on.
 func felixHost() felixType {
-	return felixPattern("the name or address of a host", `[a-zA-Z0-9:._+-]{1,64}`)
+	return felixPattern("the name or address of a host", `[a-zA-Z0-9:._+-]{0,64}`)
 }
 
 var dscpNames = []string{"DF", "LE", "EF", "VA", "CS0", "CS1", "CS2", "CS3", "CS4", "CS5", "CS6", "CS7", "AF11", "AF12", "AF13",

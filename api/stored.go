@@ -288,27 +288,33 @@ func markKubernetes(s *StagedKubernetesNetworkPolicySpec, problems []Problem) {
 	}
 }
 
-// close has rules that are not understood reject everything.
+// close has rules that are not understood reject everything, and lists in which something else is wrong.
 func (s *BGPFilterSpec) close(problems []Problem) {
 	for _, p := range problems {
-		found := false
-		for _, list := range s.lists() {
-			for i := range *list.rules {
-				if r := &(*list.rules)[i]; under(p.Path, "spec."+list.name+"["+strconv.Itoa(i)+"]") {
-					*r = BGPFilterRule{Action: "Reject", Unreadable: append(r.Unreadable, p.Error())}
-					found = true
-				}
-			}
-		}
-		if found {
+		if s.closeRule(p) {
 			continue
 		}
-		for _, list := range s.lists() {
-			if p.Path == "spec."+list.name || !strings.HasPrefix(p.Path, "spec.export") && !strings.HasPrefix(p.Path, "spec.import") {
-				*list.rules = []BGPFilterRule{{Action: "Reject", Unreadable: []string{p.Error()}}}
+		lists := s.lists()
+		somewhere := slices.ContainsFunc(lists, func(l filterList) bool { return under(p.Path, "spec."+l.name) })
+		for _, l := range lists {
+			if !somewhere || under(p.Path, "spec."+l.name) {
+				*l.rules = []BGPFilterRule{{Action: "Reject", Unreadable: []string{p.Error()}}}
 			}
 		}
 	}
+}
+
+// closeRule says whether a problem was one of a single rule.
+func (s *BGPFilterSpec) closeRule(p Problem) bool {
+	for _, l := range s.lists() {
+		for i := range *l.rules {
+			if under(p.Path, "spec."+l.name+"["+strconv.Itoa(i)+"]") {
+				(*l.rules)[i] = BGPFilterRule{Action: "Reject", Unreadable: append((*l.rules)[i].Unreadable, p.Error())}
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // concerns says whether a problem at path is one of rule i of list: it is in the rule, or in no rule.

@@ -264,7 +264,12 @@ func FuzzDecodeStored(f *testing.F) {
 	f.Add(uint8(10), []byte(storedWorkload))
 	f.Add(uint8(1), []byte(storedPolicy))
 	f.Add(uint8(5), []byte(`{"spec":{"podSelector":{"matchExpressions":[{"key":"a","operator":"In"}]},"ingress":[{"from":[{}]}]}}`))
-	f.Add(uint8(14), []byte(`{"addressType":"IPv4","endpoints":[{"addresses":["x"]}],"ports":[{}]}`))
+	f.Add(uint8(kindIndex["eps"]), []byte(`{"addressType":"IPv4","endpoints":[{"addresses":["x"]}],"ports":[{}]}`))
+	index := func(name string) uint8 { return uint8(kindIndex[name]) }
+	f.Add(index("bgppeer"), []byte(`{"spec":{"peerIP":"[::1]:1","asNumber":"1.2","maxRestartTime":"1s","password":{"secretKeyRef":{"key":"a"}}}}`))
+	f.Add(index("bgpfilter"), []byte(`{"spec":{"exportV4":[{"cidr":"10.1.0.0/8","prefixLength":{"min":1},"operations":[{}]},null]}}`))
+	f.Add(index("felixconfig"), []byte(`{"spec":{"chainInsertMode":"APPEND","failsafeInboundHostPorts":[{"port":1,"net":"::1"}],"natPortRange":"1:2","vxlanMTU":null}}`))
+	f.Add(index("kcc"), []byte(`{"spec":{"controllers":{"loadBalancer":{},"node":{"hostEndpoint":{"templates":[{}]}}}}}`))
 	f.Fuzz(func(t *testing.T, k uint8, data []byte) {
 		kind := kinds[int(k)%len(kinds)]
 		o, _, err := DecodeStored(kind.Kind, data)
