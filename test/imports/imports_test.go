@@ -40,6 +40,9 @@ var rules = []rule{
 		never: []string{module + "/drivers/linux", module + "/drivers/ebpf", module + "/drivers/windows", module + "/drivers/vpp"}},
 	{dir: "ctl", only: []string{"api", "calcgraph", "ctl", "datastore", "=drivers", "internal"},
 		never: []string{module + "/drivers/linux", module + "/agent", "go.etcd.io/etcd/server"}},
+	{dir: "cni", only: []string{"cni", "internal"}, std: true, extern: []string{"github.com/containernetworking/cni/pkg", "golang.org/x/sys"},
+		never: []string{module + "/calcgraph", module + "/drivers", module + "/api", module + "/agent", "k8s.io", "google.golang.org", "github.com/vishvananda/netlink"}},
+	{dir: "cmd/tortie-cni", only: []string{"cni"}, std: true},
 	{dir: "internal", only: []string{"internal"}},
 	{dir: "internal/agentapi", std: true, extern: []string{"golang.org/x/sys"}},
 }
