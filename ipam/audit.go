@@ -89,7 +89,7 @@ func (a *Allocator) view(ctx context.Context, o AuditOptions) (*world, error) {
 	}
 	// Affinities come first: with a block that is gone by now, one would look as if it led nowhere, but is not the
 	// same at a second look.
-	if w.affinities, err = a.affinities(ctx); err != nil {
+	if w.affinities, err = a.readAffinities(ctx); err != nil {
 		return nil, err
 	}
 	objects, err := list[*api.IPAMBlock](ctx, a.store, "IPAMBlock")

@@ -81,8 +81,11 @@ func (a *Allocator) borrow(ctx context.Context, d *draft, pools []*pool) (place,
 		if err := a.know(ctx, p); err != nil {
 			return place{}, false, err
 		}
-		// It may have changed hands since, even into ours.
-		if k := a.blocks[p]; k != nil && k.affinity == nil && strings.HasPrefix(k.obj.Spec.Affinity, "host:") && k.obj.Spec.Affinity != a.affinity {
+		lends, err := a.lends(ctx, p)
+		if err != nil {
+			return place{}, false, err
+		}
+		if lends {
 			if i, ok := d.block(p).next(d.rules.isReserved, d.now, d.rules.cooldown); ok {
 				return place{p, i}, true, nil
 			}
@@ -90,6 +93,17 @@ func (a *Allocator) borrow(ctx context.Context, d *draft, pools []*pool) (place,
 		a.struck(p)
 	}
 	return place{}, false, nil
+}
+
+// lends says whether a block that is known belongs to another node, for certain. It may have changed hands, even into
+// ours; and one whose affinity is not confirmed may overlap another.
+func (a *Allocator) lends(ctx context.Context, p netip.Prefix) (bool, error) {
+	k := a.blocks[p]
+	if k == nil || k.affinity != nil || !strings.HasPrefix(k.obj.Spec.Affinity, "host:") || k.obj.Spec.Affinity == a.affinity {
+		return false, nil
+	}
+	o, err := a.affinityFor(ctx, k.block)
+	return o != nil && o.Spec.State == stateConfirmed, err
 }
 
 // reclaim takes an empty block of another node, that has had it for a while.
@@ -244,8 +258,10 @@ func (d *draft) exactly(ctx context.Context, req *Request, addr netip.Addr) (pla
 	}
 	at := place{p, ordinal(p, addr)}
 	if d.a.blocks[p].affinity == nil {
-		switch {
-		case b.obj.Spec.Affinity == "":
+		switch lends, err := d.a.lends(ctx, p); {
+		case err != nil:
+			return place{}, err
+		case !lends:
 			return place{}, errAgain
 		case d.rules.strict:
 			return place{}, fmt.Errorf("address %s is in block %s of %s, and strictAffinity forbids to borrow it: "+

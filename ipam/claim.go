@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore"
@@ -79,7 +80,24 @@ func (a *Allocator) lookInto(ctx context.Context, h *api.IPAMHandle) error {
 	return nil
 }
 
+// ranges is what the affinities looked like.
+type ranges struct {
+	at  time.Time
+	all []*api.BlockAffinity
+}
+
+// affinities reads them all, and keeps what they look like.
 func (a *Allocator) affinities(ctx context.Context) ([]*api.BlockAffinity, error) {
+	at := a.now()
+	all, err := a.readAffinities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a.ranges = ranges{at, all}
+	return all, nil
+}
+
+func (a *Allocator) readAffinities(ctx context.Context) ([]*api.BlockAffinity, error) {
 	all, err := list[*api.BlockAffinity](ctx, a.store, "BlockAffinity")
 	if err != nil && !errors.Is(err, datastore.ErrUnreadable) {
 		return nil, err
@@ -118,7 +136,12 @@ func (a *Allocator) adopt(ctx context.Context, o *api.BlockAffinity, all []*api.
 		a.blocks[p] = &known{block: b, affinity: o}
 		return nil
 	case b != nil && b.obj.Spec.Affinity == a.affinity:
-		// Step 5 is missing, or the block was given somebody while it was to be removed.
+		// Step 5 is missing, or the block was given somebody while it was to be removed. The affinity may also be one
+		// that was written anew, before step 3: then the block is not to be touched.
+		if o.Spec.State == statePending && clash(p, o.Name, all) != nil {
+			delete(a.blocks, p)
+			return nil
+		}
 		c := *o
 		c.Spec.State = stateConfirmed
 		err := a.store.Txn(ctx, datastore.Op{Verb: datastore.Update, Object: &c})
@@ -379,23 +402,39 @@ const (
 
 // claim takes a block of one of pools that nobody has. ErrFull says that there is none.
 func (a *Allocator) claim(ctx context.Context, d *draft, pools []*pool) error {
-	all, err := a.affinities(ctx)
-	if err != nil {
-		return err
+	// What was read a moment ago will do to choose by: who is wrong finds out in step 2 or 3. It won't do to give up by.
+	age := a.now().Sub(a.ranges.at)
+	for fresh := a.ranges.all == nil || age < 0 || age >= surveyAge; ; fresh = true {
+		if fresh {
+			if _, err := a.affinities(ctx); err != nil {
+				return err
+			}
+		}
+		done, err := a.claimOf(ctx, d, pools, a.ranges.all)
+		if done || err != nil {
+			return err
+		}
+		if fresh {
+			return a.reclaim(ctx, d, pools)
+		}
 	}
+}
+
+// claimOf takes one of the ranges that are nobody's according to all.
+func (a *Allocator) claimOf(ctx context.Context, d *draft, pools []*pool, all []*api.BlockAffinity) (done bool, err error) {
 	if found, err := a.strays(ctx, all); found || err != nil {
-		return err
+		return found, err
 	}
 	tries := 0
 	for p := range d.free(pools, all, seedOf(a.affinity)) {
 		if tries++; tries > maxClaims {
-			return errAgain
+			return false, errAgain
 		}
 		if ok, err := a.claimBlock(ctx, p); ok || err != nil {
-			return err
+			return ok, err
 		}
 	}
-	return a.reclaim(ctx, d, pools)
+	return false, nil
 }
 
 // free gives the ranges of pools that can become blocks.

@@ -192,8 +192,16 @@ func (a *Allocator) mendAffinity(ctx context.Context, w *world, o *api.BlockAffi
 		}
 		return quietly(a.together(ctx, remove...))
 	}
-	empty := b.empty(a.now(), w.rules.cooldown)
+	all, err := a.affinities(ctx)
+	if err != nil {
+		return false, err
+	}
+	empty, other := b.empty(a.now(), w.rules.cooldown), clash(b.prefix, o.Name, all)
 	switch {
+	case o.Spec.State == statePending && other != nil:
+		if empty {
+			return a.removeBlock(ctx, b)
+		}
 	case empty && (o.Spec.State == stateDeletion || w.gone(o.Spec.Node, affinityOf(o))):
 		return a.removeBlock(ctx, b)
 	case o.Spec.State != stateConfirmed:
@@ -214,18 +222,22 @@ func (a *Allocator) mendBlock(ctx context.Context, w *world, o *api.IPAMBlock) (
 	if err != nil {
 		return false, err
 	}
+	all, err := a.affinities(ctx)
+	if err != nil {
+		return false, err
+	}
 	kind, node, _ := strings.Cut(o.Spec.Affinity, ":")
 	switch {
 	case o.Spec.Affinity == "":
-		all, err := a.affinities(ctx)
-		if err != nil || anyFor(b.prefix, all) || !b.empty(a.now(), w.rules.cooldown) {
-			return false, err
+		if anyFor(b.prefix, all) || !b.empty(a.now(), w.rules.cooldown) {
+			return false, nil
 		}
 		return quietly(a.store.Txn(ctx, datastore.Op{Verb: datastore.Delete, Key: api.KeyOf(o), Revision: o.ResourceVersion}))
 	case b.empty(a.now(), w.rules.cooldown) && (affinity == nil || w.rules.poolOf(b.prefix) == nil || w.gone(node, o.Spec.Affinity)):
 		return a.removeBlock(ctx, b)
-	case affinity == nil:
-		c := &api.BlockAffinity{Spec: api.BlockAffinitySpec{State: stateConfirmed, Node: node, Type: kind, CIDR: o.Spec.CIDR, Deleted: "false"}}
+	case affinity == nil && clash(b.prefix, "", all) == nil:
+		// Pending, so that it is looked at again once everybody can see it.
+		c := &api.BlockAffinity{Spec: api.BlockAffinitySpec{State: statePending, Node: node, Type: kind, CIDR: o.Spec.CIDR, Deleted: "false"}}
 		c.Name = affinityName(node, b.prefix)
 		if kind == "virtual" {
 			c.Name = "virtual-" + c.Name

@@ -18,6 +18,7 @@ import (
 
 const (
 	maxTries = 100
+	maxAgain = 10 // tries of a job that has to wait for somebody else: the others of its batch wait, too
 	maxOps   = 90 // of one write; a few more come with the last job that fits
 )
 
@@ -53,8 +54,11 @@ func (a *Allocator) process(ctx context.Context, todo []*ticket) {
 				d.ops = append(d.ops, t.job.extra()...)
 				batch = append(batch, t)
 			} else if errors.Is(t.err, errAgain) {
-				t.err = nil
-				rest = append(rest, t)
+				if t.again++; t.again < maxAgain {
+					rest = append(rest, t)
+				} else {
+					t.err = ErrBusy
+				}
 			}
 		}
 		again, blame, err := a.commit(ctx, d, try)

@@ -148,6 +148,7 @@ type Allocator struct {
 	loaded   bool
 	blocks   map[netip.Prefix]*known
 	survey   survey
+	ranges   ranges
 	suspects map[string]time.Time // see Collect
 	empties  map[string]time.Time // see Tidy
 }

@@ -24,6 +24,8 @@ type ticket struct {
 	lead bool
 	wake chan struct{}
 	err  error
+
+	again int // how often it had to wait for somebody else
 }
 
 // job is what is asked for.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore"
@@ -140,6 +141,8 @@ type client struct {
 	dead  bool
 	// flaky is how many of 1000 calls fail; of writes, half of them after they were done.
 	flaky int
+	// late says that whoever called has given up: the context has ended.
+	late bool
 }
 
 func (c *client) enter() error {
@@ -149,7 +152,7 @@ func (c *client) enter() error {
 	if c.dead {
 		return errCrashed
 	}
-	if c.flaky > 0 && c.rng.IntN(2000) < c.flaky {
+	if c.late || c.flaky > 0 && c.rng.IntN(2000) < c.flaky {
 		return datastore.ErrUnavailable
 	}
 	return nil
@@ -207,12 +210,14 @@ type process struct {
 	stop   func()
 	done   func(lived bool) // what follows from it
 	paused int              // steps for which it does not run
+	now    func() time.Time // the same for all
+	since  time.Time
 }
 
 func (p *process) busy() bool { return p.next != nil }
 
 func (p *process) start(f func(), done func(lived bool)) {
-	p.done = done
+	p.done, p.since, p.c.late = done, p.now(), false
 	p.next, p.stop = iter.Pull(func(yield func(struct{}) bool) {
 		p.c.yield = yield
 		f()
