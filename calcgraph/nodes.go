@@ -42,7 +42,7 @@ func readNode(o *api.Node, probs *problems) *node {
 				p = netip.PrefixFrom(a, -1) // a network of unknown size
 			}
 		}
-		if err != nil || family(p.Addr()) != f {
+		if err != nil || family(p.Addr()) != f || p.Addr().Is4In6() { // no packet has an IPv4 address in IPv6 clothes
 			probs.add(field, "%q is not an address of this family", text)
 			continue
 		}
