@@ -33,6 +33,7 @@ nothing. Each object's spec, labels and annotations become what the file says.`,
 			if err != nil {
 				return err
 			}
+			env.warn(objects...)
 			return env.withStore(cmd.Context(), func(s datastore.Store) error {
 				return env.apply(cmd.Context(), s, objects, dryRun)
 			})
@@ -65,7 +66,7 @@ func (env *Env) apply(ctx context.Context, s datastore.Store, objects []api.Obje
 // version it is based on.
 func applyOne(ctx context.Context, s datastore.Store, o api.Object, dryRun bool) (did string, err error) {
 	based := o.GetResourceVersion() != ""
-	for range 5 {
+	for range tries {
 		old, err := s.Get(ctx, api.KeyOf(o))
 		switch {
 		case errors.Is(err, datastore.ErrNotFound) && based:
@@ -79,26 +80,31 @@ func applyOne(ctx context.Context, s datastore.Store, o api.Object, dryRun bool)
 				continue
 			}
 			return "created", err
+		case errors.Is(err, datastore.ErrUnreadable) && !dryRun:
+			_, err = s.Update(ctx, o)
+			return "replaced (what was there could not be read)", err
 		case err != nil:
 			return "", err
 		}
 		if dryRun {
-			return "configured", nil
+			return "configured", named(o, api.ValidateUpdate(old, o))
 		}
 		if !based {
 			o.SetResourceVersion(old.GetResourceVersion())
 		}
-		now, err := s.Update(ctx, o)
+		changed, err := replaceStored(ctx, s, old, o)
 		switch {
 		case errors.Is(err, datastore.ErrConflict) && !based, errors.Is(err, datastore.ErrNotFound) && !based:
 			o.SetResourceVersion("")
 			continue
+		case errors.Is(err, datastore.ErrConflict):
+			return "", fmt.Errorf("%w (the file is based on version %s; it is at %s now)", err, o.GetResourceVersion(), old.GetResourceVersion())
 		case err != nil:
 			return "", err
-		case now.GetResourceVersion() == old.GetResourceVersion():
+		case !changed:
 			return "unchanged", nil
 		}
 		return "configured", nil
 	}
-	return "", fmt.Errorf("%s: %w, five times in a row", api.KeyOf(o), datastore.ErrConflict)
+	return "", fmt.Errorf("%s: %w, %d times in a row", api.KeyOf(o), datastore.ErrConflict, tries)
 }

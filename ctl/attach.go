@@ -30,7 +30,8 @@ in the store. The command returns once the workload's policy is enforced. NETNS 
 Giving the same command again is harmless.`,
 		Example: `  ip netns add web
   tortie attach web --address 10.65.0.2 --name web --namespace shop --label role=web --port http:TCP:80`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeNetns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := parseAttach(&r, args[0], addrs, portList, labelList, spoof); err != nil {
 				return err
@@ -119,14 +120,28 @@ func parseAttach(r *agentapi.AttachRequest, ns string, addrs, portList, labelLis
 	return nil
 }
 
+// namesIn returns the names of a folder's entries; none if it can't be read.
+func namesIn(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
 func detachCommand(env *Env) *cobra.Command {
 	r := agentapi.DetachRequest{}
 	cmd := &cobra.Command{
-		Use:     "detach NETNS",
-		Short:   "Unplug a workload of this node",
-		Long:    `Unplug a workload: its flows are cut, its interface and its WorkloadEndpoint go. One that is not there is no error.`,
-		Example: "  tortie detach web",
-		Args:    cobra.ExactArgs(1),
+		Use:               "detach NETNS",
+		Short:             "Unplug a workload of this node",
+		Long:              `Unplug a workload: its flows are cut, its interface and its WorkloadEndpoint go. One that is not there is no error.`,
+		Example:           "  tortie detach web",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: env.completeSandboxes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if r.Sandbox == "" {
 				r.Sandbox = filepath.Base(args[0])

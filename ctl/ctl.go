@@ -1,13 +1,18 @@
-// Package ctl is the verbs of the tortie command line that people use: apply, get, delete, status, explain, attach,
-// detach. They speak with the store, with the agent's socket, or (explain -f) with nothing but files.
+// Package ctl is the verbs of the tortie command line that people use. They speak with the store, with the agent's
+// socket, or (-f with explain and validate) with nothing but files.
 //
-//	ctl.go       Env, and what the verbs share
-//	apply.go     apply -f
-//	get.go       get; tables.go has the columns of each kind
+//	ctl.go       Env, and what the verbs share; write.go: what those that write share
+//	apply.go     apply -f; create.go: create -f and replace -f
+//	patch.go     patch and label
+//	edit.go      edit
+//	get.go       get; tables.go has the columns of each kind, watch.go is get -w
 //	delete.go    delete
+//	diff.go      diff -f: what apply would change
+//	validate.go  validate -f, offline
 //	status.go    status, of the agent on this node
 //	explain.go   explain: what happens to a packet, and why; world.go computes the State of every node for it
 //	attach.go    attach and detach: plug a workload's network namespace in by hand
+//	complete.go  completion in the shell, with live names
 package ctl
 
 import (
@@ -34,6 +39,7 @@ const (
 	ExitUsage   = 2 // the call itself is wrong
 	ExitMissing = 3 // what was asked for is not there
 	ExitDenied  = 4 // explain: the packet is denied
+	ExitDiffers = 5 // diff, policy preview --exit-code: there is a difference
 )
 
 // Env is what the verbs need of the world.
@@ -81,10 +87,16 @@ func usage(format string, args ...any) error {
 
 // Commands returns the verbs.
 func Commands(env *Env) []*cobra.Command {
-	return []*cobra.Command{
-		applyCommand(env), getCommand(env), deleteCommand(env), statusCommand(env), explainCommand(env),
-		attachCommand(env), detachCommand(env),
+	cmds := []*cobra.Command{
+		getCommand(env), applyCommand(env), createCommand(env), replaceCommand(env), patchCommand(env), labelCommand(env),
+		editCommand(env), deleteCommand(env), diffCommand(env), validateCommand(env),
+		explainCommand(env),
+		statusCommand(env), attachCommand(env), detachCommand(env),
 	}
+	for _, c := range cmds {
+		env.completeFlags(c)
+	}
+	return cmds
 }
 
 // withStore runs fn with a connected store.
@@ -180,15 +192,7 @@ func prepare(o api.Object, namespace string) error {
 		o.SetNamespace(namespace)
 	}
 	api.Default(o)
-	problems := api.Validate(o)
-	if len(problems) == 0 {
-		return nil
-	}
-	errs := make([]error, 0, len(problems))
-	for _, p := range problems {
-		errs = append(errs, fmt.Errorf("%s: %w", api.KeyOf(o), p))
-	}
-	return errors.Join(errs...)
+	return named(o, api.Validate(o))
 }
 
 // kindOf finds a kind by any of its names.
@@ -197,43 +201,22 @@ func kindOf(name string) (api.KindInfo, error) {
 	if ok {
 		return k, nil
 	}
-	names := make([]string, 0, 16)
+	names, all := kindNames(), []string{}
+	for _, k := range api.Kinds() {
+		all = append(append(all, k.Plural, k.Singular), k.Short...)
+	}
+	if near := nearest(name, all); near != "" {
+		return k, usage("there is no kind %q; did you mean %s? The kinds are %s", name, near, strings.Join(names, ", "))
+	}
+	return k, usage("there is no kind %q; the kinds are %s", name, strings.Join(names, ", "))
+}
+
+// kindNames returns the plurals of all kinds, sorted.
+func kindNames() []string {
+	var names []string
 	for _, k := range api.Kinds() {
 		names = append(names, strings.ToLower(k.Plural))
 	}
 	sort.Strings(names)
-	return k, usage("there is no kind %q; the kinds are %s", name, strings.Join(names, ", "))
-}
-
-// completeKinds offers kinds for the first argument and names from the store for the others.
-func (env *Env) completeKinds(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	if len(args) == 0 {
-		var names []string
-		for _, k := range api.Kinds() {
-			names = append(names, strings.ToLower(k.Plural))
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
-	k, err := kindOf(args[0])
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	ns := ""
-	if k.Namespaced {
-		ns, _ = cmd.Flags().GetString("namespace")
-	}
-	var names []string
-	err = env.withStore(cmd.Context(), func(s datastore.Store) error {
-		objects, err := s.List(cmd.Context(), k.Kind, ns)
-		for _, o := range objects {
-			if strings.HasPrefix(o.GetName(), prefix) {
-				names = append(names, o.GetName())
-			}
-		}
-		return err
-	})
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return names
 }

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -13,7 +14,7 @@ import (
 func deleteCommand(env *Env) *cobra.Command {
 	var files []string
 	var namespace string
-	var ignoreMissing bool
+	var ignoreMissing, dryRun bool
 	cmd := &cobra.Command{
 		Use:               "delete KIND NAME... | delete -f FILE",
 		Short:             "Delete objects by name, or those that a file holds",
@@ -27,13 +28,13 @@ func deleteCommand(env *Env) *cobra.Command {
 			return env.withStore(cmd.Context(), func(s datastore.Store) error {
 				var errs []error
 				for _, k := range keys {
-					err := s.Delete(cmd.Context(), k, "")
+					err := deleteOne(cmd.Context(), s, k, dryRun)
 					switch {
 					case errors.Is(err, datastore.ErrNotFound) && ignoreMissing:
 					case err != nil:
 						errs = append(errs, err)
 					default:
-						fmt.Fprintf(env.Out, "%s deleted\n", k)
+						fmt.Fprintf(env.Out, "%s deleted%s\n", k, map[bool]string{true: " (dry run)"}[dryRun])
 					}
 				}
 				return errors.Join(errs...)
@@ -43,7 +44,24 @@ func deleteCommand(env *Env) *cobra.Command {
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file or folder whose objects to delete; - reads standard input")
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace")
 	cmd.Flags().BoolVar(&ignoreMissing, "ignore-not-found", false, "a missing object is no error")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check, and say what would happen")
 	return cmd
+}
+
+func deleteOne(ctx context.Context, s datastore.Store, k api.Key, dryRun bool) error {
+	if info, ok := api.KindByName(k.Kind); ok {
+		o := info.New()
+		o.SetName(k.Name)
+		o.SetNamespace(k.Namespace)
+		if err := named(o, api.ValidateDelete(o)); err != nil {
+			return err
+		}
+	}
+	if dryRun {
+		_, err := s.Get(ctx, k)
+		return err
+	}
+	return s.Delete(ctx, k, "")
 }
 
 func (env *Env) keysToDelete(files []string, namespace string, args []string) ([]api.Key, error) {

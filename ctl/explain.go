@@ -41,7 +41,8 @@ The exit code is 0 for a connection that is allowed, 4 for one that is denied.`,
 		Example: `  tortie explain 10.65.1.2 10.65.2.3 tcp 5432
   tortie explain shop/web-1 shop/db-2 tcp 5432
   tortie explain -f examples/ shop/web-1 192.0.2.7 icmp`,
-		Args: cobra.RangeArgs(2, 4),
+		Args:              cobra.RangeArgs(2, 4),
+		ValidArgsFunction: env.completeEnds,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w, err := env.explainWorld(cmd.Context(), o)
 			if err != nil {

@@ -17,14 +17,17 @@ import (
 
 func getCommand(env *Env) *cobra.Command {
 	var namespace, output string
-	var all bool
+	var all, watch bool
 	cmd := &cobra.Command{
 		Use:   "get KIND [NAME...]",
 		Short: "Show objects: a table for people, or YAML and JSON for machines",
 		Long: `Show objects of a kind: a table for people (-o wide has more columns), or YAML, JSON or names for machines.
 
-KIND is a kind's name in any form: networkpolicies, NetworkPolicy, cnp. "all" is every kind.`,
-		Example:           "  tortie get networkpolicies -A\n  tortie get tier default -o yaml",
+KIND is a kind's name in any form: networkpolicies, NetworkPolicy, cnp. "all" is every kind.
+
+With -w it shows what is there and then each change, until you interrupt it: a row, or with -o json a line of JSON with
+type (ADDED, MODIFIED, DELETED) and object.`,
+		Example:           "  tortie get networkpolicies -A\n  tortie get tier default -o yaml\n  tortie get workloadendpoints -A -w",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: env.completeKinds,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -34,6 +37,15 @@ KIND is a kind's name in any form: networkpolicies, NetworkPolicy, cnp. "all" is
 			}
 			if all {
 				namespace = ""
+			}
+			if watch {
+				kinds, err := kindsOf(args[0])
+				if err != nil {
+					return err
+				}
+				return env.withStore(cmd.Context(), func(s datastore.Store) error {
+					return env.watch(cmd.Context(), s, watchRequest{kinds: kinds, namespace: namespace, names: args[1:], output: output})
+				})
 			}
 			return env.withStore(cmd.Context(), func(s datastore.Store) error {
 				objects, err := fetch(cmd.Context(), s, args[0], namespace, args[1:])
@@ -52,8 +64,18 @@ KIND is a kind's name in any form: networkpolicies, NetworkPolicy, cnp. "all" is
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace")
 	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "objects of all namespaces")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, wide, yaml, json or name")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and show each change")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "wide", "yaml", "json", "name"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// kindsOf returns the kind of a name, or all kinds for "all".
+func kindsOf(name string) ([]api.KindInfo, error) {
+	if strings.EqualFold(name, "all") {
+		return api.Kinds(), nil
+	}
+	k, err := kindOf(name)
+	return []api.KindInfo{k}, err
 }
 
 // fetch lists the objects of a kind, or gets those of names. Missing names are an error, after the others.
