@@ -96,6 +96,7 @@ func TestParseErrors(t *testing.T) {
 		{"failsafeIn: [icmp]", `failsafe "icmp": want PROTOCOL:PORT`},
 		{"failsafeIn: ['tcp:70000']", `failsafe "tcp:70000": want`},
 		{"failsafeIn: ['tcp:7:10.0.0.1']", `failsafe "tcp:7:10.0.0.1"`},
+		{"failsafeIn: ['tcp:7:::ffff:10.0.0.0/104']", `write it as IPv4`},
 		{"nodeAddresses: [10.0.0.1]", "no '/'"},
 		{"- a\n- b", "want key: value lines"},
 		{"a: b: c", "mapping values"},

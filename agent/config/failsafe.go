@@ -34,6 +34,9 @@ func (f *Failsafe) UnmarshalText(b []byte) error {
 		if out.Net, err = netip.ParsePrefix(net); err != nil {
 			return fmt.Errorf("failsafe %q: %w", b, err)
 		}
+		if out.Net.Addr().Is4In6() { // no packet has such an address, and no State on disk may hold it
+			return fmt.Errorf("failsafe %q: an IPv4 prefix inside an IPv6 one; write it as IPv4", b)
+		}
 		out.Net = out.Net.Masked()
 	}
 	*f = out
