@@ -18,6 +18,9 @@ type link struct {
 	a        drivers.Attachment // complete: MAC and MTU are set
 	host, in *linuxnet.Conn
 	h, w     linuxnet.Link // the node's end and the workload's, once the pair is known to be there
+	// second says, for IPv4 and IPv6, that the workload has a default route by another interface. This one then has a
+	// routing table of its own, for packets from its addresses: answers leave by the way that questions came.
+	second4, second6 bool
 }
 
 func (l *link) close() {
@@ -86,6 +89,9 @@ func (l *link) makePair() (bool, error) {
 
 // mend goes through the steps and mends what differs.
 func (l *link) mend(ctx context.Context) error {
+	if err := l.survey(); err != nil {
+		return err
+	}
 	for _, s := range l.steps() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -106,40 +112,63 @@ type step struct {
 	what string
 	diff func() (string, error) // how it differs from what it should be; "" = it does not
 	mend func() error
+	lax  bool // plugins that are chained behind Attach may change it: no matter to Check
+}
+
+// survey finds out whether the workload has default routes by other interfaces.
+func (l *link) survey() error {
+	rs, err := l.in.Routes(0)
+	if err != nil {
+		return err
+	}
+	const loopback = 1 // where the kernel hangs IPv6 routes that lead nowhere
+	for _, r := range rs {
+		if r.Dst.Bits() == 0 && r.Link > loopback && r.Link != l.w.Index {
+			l.second4 = l.second4 || r.Dst.Addr().Is4()
+			l.second6 = l.second6 || r.Dst.Addr().Is6()
+		}
+	}
+	return nil
 }
 
 // steps lists everything but the pair itself, in the order in which it is to be made.
 func (l *link) steps() []step {
 	host, in, h, w := l.host, l.in, l.h, l.w
+	plain := func(what string, diff func() (string, error), mend func() error) step {
+		return step{what: what, diff: diff, mend: mend}
+	}
+	// portmap sets it, so that a port of 127.0.0.1 leads to a workload.
+	localnet := sysctls(host, conf("ipv4", h.Name, "route_localnet=0"))
+	localnet.lax = true
 	steps := []step{
-		{"alias of " + h.Name, same(h.Alias, alias(l.a.ID)), func() error { return host.SetAlias(h.Index, alias(l.a.ID)) }},
+		plain("alias of "+h.Name, same(h.Alias, alias(l.a.ID)), func() error { return host.SetAlias(h.Index, alias(l.a.ID)) }),
 		sysctls(host, l.hostSysctls()),
+		localnet,
 		sysctls(in, l.inSysctls()),
-		{"MAC of " + h.Name, same(fmtMAC(h.MAC), fmtMAC(hostMAC)), func() error { return host.SetMAC(h.Index, hostMAC) }},
-		{"MTU of " + h.Name, same(h.MTU, l.a.MTU), func() error { return host.SetMTU(h.Index, l.a.MTU) }},
-		{"MAC of " + w.Name, same(fmtMAC(w.MAC), fmtMAC(l.a.MAC)), func() error { return in.SetMAC(w.Index, l.a.MAC) }},
-		{"MTU of " + w.Name, same(w.MTU, l.a.MTU), func() error { return in.SetMTU(w.Index, l.a.MTU) }},
-		{h.Name + " being up", same(h.Up, true), func() error { return host.SetUp(h.Index) }},
-		{w.Name + " being up", same(w.Up, true), func() error { return in.SetUp(w.Index) }},
+		plain("MAC of "+h.Name, same(fmtMAC(h.MAC), fmtMAC(hostMAC)), func() error { return host.SetMAC(h.Index, hostMAC) }),
+		plain("MTU of "+h.Name, same(h.MTU, l.a.MTU), func() error { return host.SetMTU(h.Index, l.a.MTU) }),
+		plain("MAC of "+w.Name, same(fmtMAC(w.MAC), fmtMAC(l.a.MAC)), func() error { return in.SetMAC(w.Index, l.a.MAC) }),
+		plain("MTU of "+w.Name, same(w.MTU, l.a.MTU), func() error { return in.SetMTU(w.Index, l.a.MTU) }),
+		plain(h.Name+" being up", same(h.Up, true), func() error { return host.SetUp(h.Index) }),
+		plain(w.Name+" being up", same(w.Up, true), func() error { return in.SetUp(w.Index) }),
 		addresses(host, h, l.hostAddrs()),
 		addresses(in, w, l.inAddrs()),
 	}
 	for _, gw := range l.gateways() {
 		n := linuxnet.Neigh{Link: w.Index, Addr: gw, MAC: hostMAC}
-		steps = append(steps, step{
-			"neighbour " + gw.String(), func() (string, error) {
-				return missing(n, func() ([]linuxnet.Neigh, error) { return in.Neighs(w.Index) })
-			},
-			func() error { return in.SetNeigh(n) },
-		})
+		steps = append(steps, plain("neighbour "+gw.String(), func() (string, error) {
+			return missing(n, func() ([]linuxnet.Neigh, error) { return in.Neighs(w.Index) })
+		}, func() error { return in.SetNeigh(n) }))
 	}
 	for _, r := range l.routes() {
-		steps = append(steps, step{
-			"route " + r.Dst.String(), func() (string, error) {
-				return missing(r, func() ([]linuxnet.Route, error) { return in.Routes(r.Protocol) })
-			},
-			func() error { return in.AddRoute(r) },
-		})
+		steps = append(steps, plain("route "+r.Dst.String(), func() (string, error) {
+			return missing(r, func() ([]linuxnet.Route, error) { return in.RoutesOf(r.Table, r.Protocol) })
+		}, func() error { return in.AddRoute(r) }))
+	}
+	for _, r := range l.rules() {
+		steps = append(steps, plain(fmt.Sprintf("rule to table %d", r.Table), func() (string, error) {
+			return missing(r, func() ([]linuxnet.Rule, error) { return in.Rules(r.Priority) })
+		}, func() error { return in.AddRule(r) }))
 	}
 	return steps
 }
@@ -163,7 +192,7 @@ func (l *link) gateways() []netip.Addr {
 // hostSysctls are for the node's end. Whether a source may be used is for the policy rules to say, not for rp_filter:
 // its answer changes with the routes.
 func (l *link) hostSysctls() []linuxnet.Sysctl {
-	s := conf("ipv4", l.h.Name, "forwarding=1", "rp_filter=0", "route_localnet=0", "accept_local=0", "proxy_arp=0",
+	s := conf("ipv4", l.h.Name, "forwarding=1", "rp_filter=0", "accept_local=0", "proxy_arp=0",
 		"accept_redirects=0", "send_redirects=0", "accept_source_route=0")
 	if l.has(true) {
 		// No address but the gateway's: fe80::1 alone.
@@ -224,6 +253,31 @@ func (l *link) routes() []linuxnet.Route {
 			Dst: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Link: l.w.Index, Via: gateway6, Metric: metric6, Protocol: rtprotStatic,
 		})
 	}
+	for i, r := range rs {
+		if r.Dst.Addr().Is4() && l.second4 || r.Dst.Addr().Is6() && l.second6 {
+			rs[i].Table = l.table()
+		}
+	}
+	return rs
+}
+
+// table is the routing table of a workload's second interface: no other has it while the interface is there.
+func (l *link) table() int { return tableBase + l.w.Index }
+
+// rules send to that table what comes from the interface's addresses, or is meant for the interface by name.
+func (l *link) rules() []linuxnet.Rule {
+	var rs []linuxnet.Rule
+	for _, v6 := range []bool{false, true} {
+		if !l.has(v6) || !l.second4 && !v6 || !l.second6 && v6 {
+			continue
+		}
+		for _, a := range l.a.Addrs {
+			if a.Is6() == v6 {
+				rs = append(rs, linuxnet.Rule{From: netip.PrefixFrom(a, a.BitLen()), V6: v6, Table: l.table(), Priority: rulePriority})
+			}
+		}
+		rs = append(rs, linuxnet.Rule{OutName: l.w.Name, V6: v6, Table: l.table(), Priority: rulePriority})
+	}
 	return rs
 }
 
@@ -247,15 +301,15 @@ func missing[T comparable](want T, list func() ([]T, error)) (string, error) {
 
 func sysctls(c *linuxnet.Conn, want []linuxnet.Sysctl) step {
 	return step{
-		"sysctls",
-		func() (string, error) {
+		what: "sysctls",
+		diff: func() (string, error) {
 			diff, err := c.DiffSysctls(want)
 			if errors.Is(err, os.ErrNotExist) && !c.HasIPv6() {
 				err = linuxnet.ErrNoIPv6
 			}
 			return join(diff), err
 		},
-		func() error { return c.SetSysctls(want) },
+		mend: func() error { return c.SetSysctls(want) },
 	}
 }
 
@@ -279,8 +333,8 @@ func addresses(c *linuxnet.Conn, on linuxnet.Link, want []linuxnet.Addr) step {
 		return add, del, nil
 	}
 	return step{
-		"addresses of " + on.Name,
-		func() (string, error) {
+		what: "addresses of " + on.Name,
+		diff: func() (string, error) {
 			add, del, err := compare()
 			var parts []string
 			for _, a := range add {
@@ -291,7 +345,7 @@ func addresses(c *linuxnet.Conn, on linuxnet.Link, want []linuxnet.Addr) step {
 			}
 			return strings.Join(parts, ", "), err
 		},
-		func() error {
+		mend: func() error {
 			add, del, err := compare()
 			for _, a := range del {
 				err = errors.Join(err, c.DeleteAddr(a))

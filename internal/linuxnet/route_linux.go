@@ -13,8 +13,9 @@ import (
 // ErrOffLink says that a next hop is on no link of the node.
 var ErrOffLink = errors.New("the next hop is on no link of this node")
 
-// Route is a route of the main table.
+// Route is a route.
 type Route struct {
+	Table     int          // 0 = the main one
 	Dst       netip.Prefix // masked
 	Link      int          // index of the interface; 0 with a blackhole, or to let the kernel find it by Via
 	Via       netip.Addr   // invalid = none
@@ -25,21 +26,32 @@ type Route struct {
 }
 
 // Routes lists the routes of the main table that have a protocol; 0 = of all.
-func (c *Conn) Routes(protocol int) ([]Route, error) {
+func (c *Conn) Routes(protocol int) ([]Route, error) { return c.RoutesOf(0, protocol) }
+
+// RoutesOf lists the routes of a table (0 = the main one) that have a protocol; 0 = of all.
+func (c *Conn) RoutesOf(table, protocol int) ([]Route, error) {
 	var out []Route
 	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
 		var mask uint64
 		if protocol != 0 {
 			mask = netlink.RT_FILTER_PROTOCOL
 		}
+		if table != 0 {
+			mask |= netlink.RT_FILTER_TABLE
+		}
 		rs, err := dump(func() ([]netlink.Route, error) {
-			return c.strict.RouteListFiltered(fam, &netlink.Route{Protocol: netlink.RouteProtocol(protocol)}, mask)
+			return c.strict.RouteListFiltered(fam, &netlink.Route{Table: table, Protocol: netlink.RouteProtocol(protocol)}, mask)
 		})
+		if table != 0 && errors.Is(err, unix.ENOENT) {
+			continue // a table without routes isn't there
+		}
 		if err != nil {
 			return nil, fmt.Errorf("listing routes: %w", err)
 		}
 		for _, r := range rs {
-			out = append(out, routeOf(r, fam))
+			k := routeOf(r, fam)
+			k.Table = table
+			out = append(out, k)
 		}
 	}
 	return out, nil
@@ -87,6 +99,9 @@ func (c *Conn) route(typ, flags int, r Route) error {
 	m := nl.NewRtMsg()
 	m.Family, m.Dst_len = uint8(family(r.Dst.Addr())), uint8(r.Dst.Bits())
 	m.Protocol, m.Scope = uint8(r.Protocol), uint8(r.Scope)
+	if r.Table != 0 {
+		m.Table = unix.RT_TABLE_UNSPEC // the attribute has room for all numbers
+	}
 	if r.Blackhole {
 		m.Type = unix.RTN_BLACKHOLE
 	}
@@ -97,6 +112,9 @@ func (c *Conn) route(typ, flags int, r Route) error {
 	req.AddData(m)
 	req.AddData(nl.NewRtAttr(unix.RTA_DST, r.Dst.Addr().AsSlice()))
 	req.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.Metric))))
+	if r.Table != 0 {
+		req.AddData(nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(uint32(r.Table))))
+	}
 	if r.Via.IsValid() {
 		req.AddData(nl.NewRtAttr(unix.RTA_GATEWAY, r.Via.AsSlice()))
 	}
