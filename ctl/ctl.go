@@ -10,7 +10,8 @@
 //	diff.go      diff -f: what apply would change
 //	validate.go  validate -f, offline
 //	status.go    status, of the agent on this node
-//	explain.go   explain: what happens to a packet, and why; world.go computes the State of every node for it
+//	explain.go   explain: what happens to a packet, and why; world.go computes the State of every node for it, uplink.go finds
+//	             the interfaces
 //	attach.go    attach and detach: plug a workload's network namespace in by hand
 //	complete.go  completion in the shell, with live names
 package ctl

@@ -57,7 +57,8 @@ The exit code is 0 for a connection that is allowed, 4 for one that is denied.`,
 	f.Uint16Var(&o.srcPort, "source-port", 40000, "source port of the connection")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json or yaml")
 	f.BoolVar(&o.offline, "no-agent", false, "compute every node from the store; don't ask the agent on this one")
-	f.StringVar(&o.uplink, "uplink", uplinkName, "host interface by which nodes reach one another and the world")
+	f.StringVar(&o.uplink, "uplink", "",
+		"host interface by which nodes reach one another and the world (default: what the kernel says on this node, "+uplinkName+" on others)")
 	return cmd
 }
 
@@ -120,13 +121,16 @@ func (env *Env) explain(w *world, o explainOptions, args []string) error {
 		return err
 	}
 	a, b := w.nodeOf(flow.Src), w.nodeOf(flow.Dst)
+	up, far := uplinks{w: w, given: o.uplink}, flow.Dst
 	if a == nil {
-		a, b = b, nil // it comes in from outside
+		a, b, far = b, nil, flow.Src // it comes in from outside
 	}
 	if a == nil {
 		return &ExitCoder{Code: ExitMissing, Err: fmt.Errorf("neither %s nor %s is a workload or node that is known here", flow.Src, flow.Dst)}
 	}
+	flow.UplinkA, flow.UplinkB = up.of(a, far), up.of(b, flow.Src)
 	trace := drivers.Path(a, b, flow)
+	w.problems = append(w.problems, up.doubts(trace.Hops)...)
 	e := explanation{Source: describe(flow.Src, w.nameOf(flow.Src)), Destination: describe(flow.Dst, w.nameOf(flow.Dst)),
 		Flow: flow, Verdict: trace.Verdict.String(), Problems: w.problems}
 	for _, h := range trace.Hops {
@@ -191,7 +195,7 @@ func describe(a netip.Addr, name string) string {
 
 // flow reads the command's arguments.
 func (w *world) flow(o explainOptions, args []string) (drivers.Flow5, error) {
-	f := drivers.Flow5{UplinkA: o.uplink, UplinkB: o.uplink}
+	var f drivers.Flow5
 	var err error
 	var like netip.Addr // what is written as an address decides the family of what is written as a name
 	for _, t := range args[:2] {

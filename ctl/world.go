@@ -23,6 +23,7 @@ type world struct {
 	objects  map[api.Key]api.Object
 	states   map[string]*drivers.State // by node
 	source   map[string]string         // where each came from, for people
+	live     string                    // the node whose agent answered: this one
 	problems []string
 }
 
@@ -145,7 +146,7 @@ func (env *Env) addLive(ctx context.Context, w *world) (node string, err error) 
 	if err != nil {
 		return "", fmt.Errorf("reading the State of the agent: %w", err)
 	}
-	w.states[s.Node.Name] = s
+	w.states[s.Node.Name], w.live = s, s.Node.Name
 	w.source[s.Node.Name] = "as its agent holds it now"
 	return s.Node.Name, nil
 }
