@@ -9,8 +9,8 @@ import (
 
 // The way of a packet, and what each base chain decides (E: the step of drivers.Evaluate):
 //
-//	raw-prerouting   from unknown interfaces: drop (E1). Workloads: MAC and source (E2). Untracked In (E4)
-//	raw-output       Untracked Out (E4)
+//	raw-prerouting   what was cut: drop. From unknown interfaces: drop (E1). Workloads: MAC and source (E2). Untracked In (E4)
+//	raw-output       what was cut: drop. Untracked Out (E4)
 //	forward-from     invalid, established (E5). Pre-DNAT (E6). Egress, or Forward In (E7)
 //	forward-to       ingress, or Forward Out (E7)
 //	input-from       link traffic (E3). Egress of workloads (E7)
@@ -247,7 +247,7 @@ func (b *baseBuilder) tunnels() [][]Match {
 }
 
 func (b *baseBuilder) rawIn() {
-	rules := []Rule{{Actions: []Action{{Kind: ActVMap, Field: FIIfName, VMap: mapSource}}}}
+	rules := append(b.severed(), Rule{Actions: []Action{{Kind: ActVMap, Field: FIIfName, VMap: mapSource}}})
 	rules = append(rules, b.prefixDrops(FIIfName)...)
 	if b.c.has(setUnknown) {
 		rules = append(rules, when(does(ActDrop), in(setUnknown, FIIfName)))
@@ -285,16 +285,41 @@ func (b *baseBuilder) link(ms ...Match) []Rule {
 }
 
 func (b *baseBuilder) rawOut() {
-	if !b.c.has(mapUntrackedOut) {
+	rules := b.severed()
+	if b.c.has(mapUntrackedOut) {
+		for _, t := range b.tunnels() {
+			rules = append(rules, when(does(ActAccept), t...))
+		}
+		rules = append(rules, b.dispatch(FOIfName, mapUntrackedOut))
+	}
+	if len(rules) == 0 {
 		return
 	}
-	var rules []Rule
-	for _, t := range b.tunnels() {
-		rules = append(rules, when(does(ActAccept), t...))
-	}
-	rules = append(rules, b.dispatch(FOIfName, mapUntrackedOut))
 	b.chain(Inet, baseRawOut, hook("output", prioRaw), rules...)
 }
+
+// severed drops what remains of TCP connections that were cut: packets that don't open a new one. They are in no flow, and
+// in the direction of the answers policy may allow them: the connection would go on as if it had been opened from there.
+func (b *baseBuilder) severed() []Rule {
+	if !b.c.st.Node.CutEstablished {
+		return nil
+	}
+	const syn = "\x02"
+	b.chain(Inet, chainSevered, nil, when(does(ActReturn), match(FTCPFlags, OpAny, syn)), Rule{Actions: does(ActDrop)})
+	jump := []Action{{Kind: ActJump, Chain: chainSevered}}
+	var rules []Rule
+	for _, v6 := range []bool{false, true} {
+		name, src, dst := setSevered4, FSrc4, FDst4
+		if v6 {
+			name, src, dst = setSevered6, FSrc6, FDst6
+		}
+		b.c.set(b.u, &SetObject{Key: Key{Inet, name}, Types: severedTypes(v6), Timed: true, Content: elems{}, Owner: nodeRef()})
+		rules = append(rules, when(jump, isFamily(v6), isProto(l4TCP), in(name, src, dst, FSport, FDport)))
+	}
+	return rules
+}
+
+func severedTypes(v6 bool) []Type { return []Type{addrType(v6), addrType(v6), TPort, TPort} }
 
 // encapDrop is for packets from workloads once DNAT has been done.
 func (b *baseBuilder) encapDrop() []Rule {

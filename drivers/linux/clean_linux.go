@@ -26,6 +26,7 @@ func (d *Driver) Clean(ctx context.Context) error {
 	}
 	d.have, d.comp = nil, newCompiler()
 	clear(d.quarantine)
+	d.cutter.follow(drivers.NewState(), nil, false)
 	var errs []error
 	if len(ops) > 0 {
 		errs = append(errs, d.send(ops, false))

@@ -14,6 +14,7 @@
 //	base.go      the base chains, and which step of drivers.Evaluate each one is
 //	plan.go      the writes that lead from what the tables hold to a Program
 //	kernel.go    the edge to the kernel
+//	cut.go       which flows of the flow table a State denies
 //
 // On Linux:
 //
@@ -21,6 +22,7 @@
 //	apply_*      one Apply: transaction, bisection of a refused one, quarantine
 //	emit_*       rules and sets as netlink attributes; nft_* and socket_* send them, readback_* compares
 //	monitor_*    hears who else touches our tables
+//	cut_*        deletes the flows that a changed State denies; sever_* sees that they stay dead; conntrack_* the flow table
 //	features_*   what this kernel takes; inspect_* foreign rules in the way; clean_* removal, and cutting flows
 //	routes_*     routes and neighbours; attach_* plugs workloads in; inventory_* tells the host's interfaces
 //

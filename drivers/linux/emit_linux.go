@@ -68,6 +68,8 @@ func load(f Field, reg uint32) any {
 		return transport(0, 2)
 	case FDport:
 		return transport(2, 2)
+	case FTCPFlags:
+		return transport(13, 1)
 	case FICMPType:
 		return transport(0, 1)
 	case FICMP:
@@ -265,6 +267,9 @@ func (s *SetObject) flags() uint32 {
 	if s.Verdict {
 		f |= unix.NFT_SET_MAP
 	}
+	if s.Timed {
+		f |= unix.NFT_SET_TIMEOUT
+	}
 	return f
 }
 
@@ -281,6 +286,11 @@ func (s *SetObject) create() []byte {
 		b.u32(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
 		b.u32(unix.NFTA_SET_DATA_LEN, 0)
 	}
+	if s.Timed {
+		at := b.nest(unix.NFTA_SET_DESC)
+		b.u32(unix.NFTA_SET_DESC_SIZE, maxTimed)
+		b.end(at)
+	}
 	byteOrder := uint32(2) // as nft numbers them: network order
 	if s.Types[0] == TIfName {
 		byteOrder = 1 // the host's: nft shows the name
@@ -292,6 +302,9 @@ func (s *SetObject) create() []byte {
 	b.bytes(unix.NFTA_SET_USERDATA, ud)
 	return b
 }
+
+// maxTimed bounds a set that is not filled by a State.
+const maxTimed = 1 << 16
 
 // elemBatch is how many bytes of elements go into one message: their attribute has a length of 16 bits.
 const elemBatch = 48 << 10

@@ -47,6 +47,7 @@ func needed() Program {
 	}
 	set(Inet, "addresses", SetObject{Types: []Type{TAddr6}, Interval: true})
 	set(Inet, "ports", SetObject{Types: []Type{TAddr4, TProto, TPort}})
+	set(Inet, "flows", SetObject{Types: severedTypes(true), Timed: true})
 	set(Inet, "lists", SetObject{Types: []Type{TIfName}, Verdict: true})
 	p.Chains[Key{Inet, probeName}] = &Chain{Key: Key{Inet, probeName}, Hook: hook("prerouting", prioRaw), Rules: []Rule{
 		when(does(ActAccept), isFamily(true), in(probeName+"-addresses", FSrc6)),

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/tortie/tortie/drivers"
@@ -35,6 +36,7 @@ type Driver struct {
 	*inventory
 
 	opts     Options
+	counting sync.Mutex // of opts.Metrics: the cutter counts, too
 	log      *slog.Logger
 	ns       *netns.Ns
 	net      *linuxnet.Conn
@@ -42,6 +44,7 @@ type Driver struct {
 	socket   *socket
 	monitor  *monitor // nil before the first Apply
 	routes   *routes
+	cutter   *cutter
 	features drivers.Features
 
 	comp       *compiler
@@ -99,6 +102,9 @@ func Open(ctx context.Context, o Options) (_ *Driver, err error) {
 	d.routes = newRoutes(d.net, d.log, o.Kick, func(what string) error {
 		return d.asked(nodeRef(), what)
 	})
+	if d.cutter, err = newCutter(d.net, d.log, d.metric); err != nil {
+		return nil, err
+	}
 	d.attacher = newAttacher(d.net, d.log)
 	d.inventory = newInventory(d.net, d.log)
 	if d.features = o.features; d.features.Driver != "" {
@@ -113,6 +119,9 @@ func Open(ctx context.Context, o Options) (_ *Driver, err error) {
 // Close frees handles and leaves the dataplane as it is.
 func (d *Driver) Close() error {
 	var errs []error
+	if d.cutter != nil {
+		d.cutter.close()
+	}
 	if d.routes != nil {
 		d.routes.close()
 	}
@@ -153,6 +162,8 @@ func (d *Driver) wrote(n int) {
 
 func (d *Driver) metric(name string, delta float64) {
 	if d.opts.Metrics != nil {
+		d.counting.Lock()
+		defer d.counting.Unlock()
 		d.opts.Metrics(name, delta)
 	}
 }
@@ -166,19 +177,22 @@ func (d *Driver) Apply(ctx context.Context, want *drivers.State, ch *drivers.Cha
 	d.prefixes = want.Node.WorkloadPrefixes
 	if d.monitor == nil {
 		// Before the first reading, so that nothing moves unseen between the two.
-		m, err := startMonitor(d.ns.FD(), d.socket, d.opts.Kick)
+		m, err := startMonitor(d.ns.FD(), [2]*socket{d.socket, d.cutter.s}, d.opts.Kick)
 		if err != nil {
 			return fmt.Errorf("applying: %w", err)
 		}
 		d.monitor = m
 	}
+	before := d.writes
 	failed, err := d.applyRules(ctx, want, ch)
 	if err != nil {
+		d.cutter.failed()
 		return fmt.Errorf("applying to nftables: %w", err)
 	}
 	for o, err := range d.routes.apply(ctx, want, ch) {
 		failed[o] = err
 	}
+	d.cutter.follow(want, ch, d.writes != before)
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("applying: %w", err)
 	}

@@ -16,8 +16,8 @@ type monitor struct {
 }
 
 // startMonitor calls kick, which never blocks, for each foreign transaction with our tables in it, and when events were
-// lost. Those of the socket own are not heard.
-func startMonitor(netns int, own *socket, kick func()) (*monitor, error) {
+// lost. Those of the two sockets of our own are not heard.
+func startMonitor(netns int, own [2]*socket, kick func()) (*monitor, error) {
 	s, err := dialIn(netns)
 	if err != nil {
 		return nil, err
@@ -39,25 +39,29 @@ func startMonitor(netns int, own *socket, kick func()) (*monitor, error) {
 	return m, nil
 }
 
-func (m *monitor) listen(own *socket) error {
-	sa, err := unix.Getsockname(own.fd)
-	if err != nil {
-		return err
+func (m *monitor) listen(own [2]*socket) error {
+	var ports [2]uint32
+	for i, s := range own {
+		sa, err := unix.Getsockname(s.fd)
+		if err != nil {
+			return err
+		}
+		nl, ok := sa.(*unix.SockaddrNetlink)
+		if !ok {
+			return errors.New("the socket is not one of netlink")
+		}
+		// The kernel's word order is its own, and a filter loads words in network order.
+		ports[i] = order(nl.Pid)
 	}
-	nl, ok := sa.(*unix.SockaddrNetlink)
-	if !ok {
-		return errors.New("the socket is not one of netlink")
-	}
-	// The kernel's word order is its own, and a filter loads words in network order.
-	port := order(nl.Pid)
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 12}, // the sender in the first message's header
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: port, Jt: 0, Jf: 1},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: ports[0], Jt: 1, Jf: 0},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: ports[1], Jt: 0, Jf: 1},
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
 	}
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	err = unix.SetsockoptSockFprog(m.s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog)
+	err := unix.SetsockoptSockFprog(m.s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog)
 	runtime.KeepAlive(filter)
 	if err != nil {
 		return err

@@ -77,4 +77,8 @@ const (
 	chainSourceLink, chainSourceUnspec = "source-link-local", "source-unspecified"
 	chainTunnelIn, chainTunnelOut      = "tunnel-in", "tunnel-out"
 	chainHostAll                       = "host-all"
+
+	// Both directions of TCP connections that were cut, and what happens to their packets.
+	setSevered4, setSevered6 = "severed4", "severed6"
+	chainSevered             = "severed"
 )

@@ -75,6 +75,7 @@ const (
 	FDst6
 	FSport
 	FDport
+	FTCPFlags
 	FICMPType
 	FICMP     // type and code
 	FHopLimit // of IPv6
@@ -117,7 +118,7 @@ var fields = map[Field]fieldInfo{
 	FIIfName: {"iifname", TIfName}, FOIfName: {"oifname", TIfName}, FIIf: {"iif", TInt32},
 	FNFProto: {"meta nfproto", TByte}, FL4Proto: {"meta l4proto", TProto}, FMark: {"meta mark", TInt32},
 	FSrc4: {"ip saddr", TAddr4}, FDst4: {"ip daddr", TAddr4}, FSrc6: {"ip6 saddr", TAddr6}, FDst6: {"ip6 daddr", TAddr6},
-	FSport: {"th sport", TPort}, FDport: {"th dport", TPort},
+	FSport: {"th sport", TPort}, FDport: {"th dport", TPort}, FTCPFlags: {"tcp flags", TByte},
 	FICMPType: {"icmp type", TByte}, FICMP: {"icmp type . code", TWord},
 	FHopLimit: {"ip6 hoplimit", TByte}, FEtherSrc: {"ether saddr", TEther}, FCTState: {"ct state", TInt32},
 	FOrigDst4: {"ct original ip daddr", TAddr4}, FOrigDst6: {"ct original ip6 daddr", TAddr6},
@@ -184,6 +185,7 @@ type SetObject struct {
 	Types    []Type // of the key's parts
 	Interval bool
 	Verdict  bool // elements carry a verdict
+	Timed    bool // the elements are not the program's but the cutter's, and time out
 	Comment  string
 	Content  Content
 	Owner    drivers.ObjectRef
@@ -193,7 +195,7 @@ type SetObject struct {
 
 // sameShape reports whether o can hold the content of s without being made anew.
 func (s *SetObject) sameShape(o *SetObject) bool {
-	return s.Interval == o.Interval && s.Verdict == o.Verdict && slices.Equal(s.Types, o.Types)
+	return s.Interval == o.Interval && s.Verdict == o.Verdict && s.Timed == o.Timed && slices.Equal(s.Types, o.Types)
 }
 
 // Elem is an element of a set. Key is what the kernel holds as its key; in interval sets Key is the first address and

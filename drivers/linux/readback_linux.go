@@ -264,8 +264,12 @@ func (r *reader) sets(t Table) error {
 			if !want.sameKind(m) {
 				r.have.remake[t] = true
 			}
-			s.Types, s.Interval, s.Verdict, s.Owner = want.Types, want.Interval, want.Verdict, want.Owner
-			found = append(found, s)
+			s.Types, s.Interval, s.Verdict, s.Timed, s.Owner = want.Types, want.Interval, want.Verdict, want.Timed, want.Owner
+			if s.Timed { // what is in it is not the program's
+				s.unread = false
+			} else {
+				found = append(found, s)
+			}
 		}
 		return nil
 	})

@@ -251,14 +251,28 @@ func errorOf(data []byte) error {
 // errInterrupted is a dump during which the table changed.
 var errInterrupted = errors.New("the table changed during a dump")
 
-// dump asks for all objects of a kind, and calls fn with each message's attributes. A dump that somebody else's change
-// interrupted is errInterrupted.
+// dump asks for all objects of a kind of nf_tables, and calls fn with each message's attributes. A dump that somebody
+// else's change interrupted is errInterrupted.
 func (s *socket) dump(typ uint16, family byte, attrs []byte, fn func(family byte, attrs []byte) error) error {
+	return s.dumpOf(nftType(typ), family, attrs, fn)
+}
+
+// ask sends one message and waits for the kernel's word.
+func (s *socket) ask(typ uint16, family byte, attrs []byte) error {
+	return s.request(typ, unix.NLM_F_REQUEST|unix.NLM_F_ACK, family, attrs, nil)
+}
+
+// dumpOf is dump for any part of netfilter.
+func (s *socket) dumpOf(typ uint16, family byte, attrs []byte, fn func(family byte, attrs []byte) error) error {
+	return s.request(typ, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, family, attrs, fn)
+}
+
+func (s *socket) request(typ, flags uint16, family byte, attrs []byte, fn func(family byte, attrs []byte) error) error {
 	s.seq++
 	seq := s.seq
-	b := appendMessage(nil, nftType(typ), unix.NLM_F_REQUEST|unix.NLM_F_DUMP, seq, family, 0, attrs)
+	b := appendMessage(nil, typ, flags, seq, family, 0, attrs)
 	if err := unix.Sendto(s.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("asking nf_tables for a dump: %w", err)
+		return fmt.Errorf("asking netfilter: %w", err)
 	}
 	var failed error
 	for done := false; !done; {
@@ -267,7 +281,7 @@ func (s *socket) dump(typ uint16, family byte, attrs []byte, fn func(family byte
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("reading a dump of nf_tables: %w", err)
+			return fmt.Errorf("reading what netfilter says: %w", err)
 		}
 		err = eachMessageFlags(s.buf[:k], func(typ, flags uint16, sq uint32, data []byte) error {
 			if sq != seq {

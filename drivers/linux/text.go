@@ -62,6 +62,9 @@ func (s *SetObject) write(b *strings.Builder) {
 	if s.Interval {
 		b.WriteString("; flags interval")
 	}
+	if s.Timed {
+		b.WriteString("; flags timeout")
+	}
 	if s.Comment != "" {
 		fmt.Fprintf(b, "; comment %q", s.Comment)
 	}
