@@ -10,10 +10,11 @@ ROOT    := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E env "PATH=$$PATH")
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## Build bin/tortie and bin/tortie-lab
+build: ## Build bin/tortie, bin/tortie-cni and bin/tortie-lab
 	@scripts/deps.sh build
 	@echo "== build"
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie ./cmd/tortie
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie-cni ./cmd/tortie-cni
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie-lab ./test/lab/tortie-lab
 
 demo: build ## Two nodes and six workloads on this machine: policies, an explained denial, a killed agent (about a minute)

@@ -43,6 +43,7 @@ var rules = []rule{
 	{dir: "cni", only: []string{"cni", "internal"}, std: true, extern: []string{"github.com/containernetworking/cni/pkg", "golang.org/x/sys"},
 		never: []string{module + "/calcgraph", module + "/drivers", module + "/api", module + "/agent", "k8s.io", "google.golang.org", "github.com/vishvananda/netlink"}},
 	{dir: "cmd/tortie-cni", only: []string{"cni"}, std: true},
+	{dir: "ipam", only: []string{"api", "=datastore", "internal", "ipam"}},
 	{dir: "internal", only: []string{"internal"}},
 	{dir: "internal/agentapi", std: true, extern: []string{"golang.org/x/sys"}},
 }
