@@ -146,7 +146,7 @@ func (a *Allocator) adopt(ctx context.Context, o *api.BlockAffinity, all []*api.
 		c.Spec.State = stateConfirmed
 		err := a.store.Txn(ctx, datastore.Op{Verb: datastore.Update, Object: &c})
 		if conflict(err) {
-			return nil // whoever was faster knows more
+			return a.adoptAgain(ctx, o, all)
 		}
 		if err == nil {
 			a.blocks[p] = &known{block: b, affinity: &c}
@@ -162,20 +162,41 @@ func (a *Allocator) adopt(ctx context.Context, o *api.BlockAffinity, all []*api.
 	return a.drop(ctx, o, b)
 }
 
+// adoptAgain is adopt after somebody was faster to write the affinity: another process of this node, or who cleans up.
+func (a *Allocator) adoptAgain(ctx context.Context, o *api.BlockAffinity, all []*api.BlockAffinity) error {
+	now, err := a.store.Get(ctx, api.KeyOf(o))
+	if conflict(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return a.adopt(ctx, now.(*api.BlockAffinity), all)
+}
+
 // complete goes on after step 1. Step 3 has been done.
 func (a *Allocator) complete(ctx context.Context, o *api.BlockAffinity, b *block) error {
 	p := rangeOf(o)
-	if b == nil {
-		err := a.store.Txn(ctx, datastore.Op{Verb: datastore.Create, Object: newBlock(p).obj})
-		if err != nil && !errors.Is(err, datastore.ErrExists) {
-			return err
-		}
-		if b, err = a.get(ctx, p); err != nil || b == nil {
-			return err
-		}
+	if b != nil {
+		a.blocks[p] = &known{block: b, affinity: o}
+		return nil
 	}
-	a.blocks[p] = &known{block: b, affinity: o}
-	return nil
+	// Only as long as the affinity is there: that it is written as it is makes sure.
+	err := a.together(ctx, datastore.Op{Verb: datastore.Update, Object: o}, datastore.Op{Verb: datastore.Create, Object: newBlock(p).obj})
+	if err != nil && !conflict(err) {
+		return err
+	}
+	if b, err = a.get(ctx, p); err != nil || b == nil {
+		return err
+	}
+	now, err := a.store.Get(ctx, api.KeyOf(o))
+	if err == nil && b.obj.Spec.Affinity == "" {
+		a.blocks[p] = &known{block: b, affinity: now.(*api.BlockAffinity)}
+	}
+	if conflict(err) {
+		return nil
+	}
+	return err
 }
 
 // drop removes an affinity that leads nowhere, and its block if that is nobody's and empty.
@@ -410,6 +431,11 @@ func (a *Allocator) claim(ctx context.Context, d *draft, pools []*pool) error {
 				return err
 			}
 		}
+		if fresh {
+			if found, err := a.strays(ctx, a.ranges.all); found || err != nil {
+				return err
+			}
+		}
 		done, err := a.claimOf(ctx, d, pools, a.ranges.all)
 		if done || err != nil {
 			return err
@@ -422,9 +448,6 @@ func (a *Allocator) claim(ctx context.Context, d *draft, pools []*pool) error {
 
 // claimOf takes one of the ranges that are nobody's according to all.
 func (a *Allocator) claimOf(ctx context.Context, d *draft, pools []*pool, all []*api.BlockAffinity) (done bool, err error) {
-	if found, err := a.strays(ctx, all); found || err != nil {
-		return found, err
-	}
 	tries := 0
 	for p := range d.free(pools, all, seedOf(a.affinity)) {
 		if tries++; tries > maxClaims {

@@ -149,7 +149,6 @@ func (m *model) newProcess(i int) *process {
 
 // wrote checks every change of a block against those who count on its addresses.
 func (m *model) wrote(before, after *api.IPAMBlock) {
-	m.trace(before, after)
 	if after != nil {
 		if err := sane(after); err != nil {
 			m.fail("block %s: %v", after.Name, err)

@@ -122,9 +122,6 @@ func (s *simStore) write(op *datastore.Op) {
 		}
 		k.objects[key.Name] = o
 	}
-	if key.Kind == "BlockAffinity" {
-		debugAffinity(s, old, o)
-	}
 	if key.Kind == "IPAMBlock" && s.wrote != nil {
 		before, _ := old.(*api.IPAMBlock)
 		after, _ := o.(*api.IPAMBlock)
