@@ -22,6 +22,7 @@ func (a *agent) watchStore(ctx context.Context) error {
 			if e.Key == self {
 				back = true
 			}
+			a.workloads.Saw(e.Object)
 		}
 		if back {
 			a.registrar.Kick()

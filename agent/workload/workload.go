@@ -12,6 +12,7 @@
 //	attach.go    attach
 //	detach.go    detach, and the end of what was interrupted
 //	check.go     check and list
+//	strays.go    WorkloadEndpoints that nobody stands for
 //	notes.go     what was noted while no agent listened
 //	endpoint.go  the WorkloadEndpoint
 //	locks.go     one request at a time for each workload
@@ -80,9 +81,10 @@ type Options struct {
 
 // Workloads is safe for concurrent use.
 type Workloads struct {
-	o     Options
-	locks locks
-	kick  chan struct{}
+	o      Options
+	locks  locks
+	kick   chan struct{}
+	strays strays
 }
 
 // New returns Workloads over what the ledger holds; Restore comes next.
@@ -154,6 +156,7 @@ func (w *Workloads) Run(ctx context.Context) {
 // finish tries every unfinished detach once, and reports whether some are left.
 func (w *Workloads) finish(ctx context.Context) (left bool) {
 	left = w.settleAll(ctx)
+	left = w.collect(ctx) || left
 	for _, e := range w.o.Ledger.List() {
 		if e.Phase == ledger.Plugged || ctx.Err() != nil {
 			continue

@@ -1,0 +1,120 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/tortie/tortie/agent/ledger"
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/drivers"
+)
+
+// strays are WorkloadEndpoints of this node in the store that no ledger entry stands for. A write whose answer was lost may
+// be done late: after the delete that was to undo it, when the ledger has forgotten it.
+type strays struct {
+	mu    sync.Mutex
+	found map[api.Key]drivers.EndpointID
+}
+
+func (s *strays) add(key api.Key, id drivers.EndpointID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.found == nil {
+		s.found = map[api.Key]drivers.EndpointID{}
+	}
+	s.found[key] = id
+}
+
+func (s *strays) remove(key api.Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.found, key)
+}
+
+func (s *strays) all() map[api.Key]drivers.EndpointID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[api.Key]drivers.EndpointID, len(s.found))
+	for key, id := range s.found {
+		out[key] = id
+	}
+	return out
+}
+
+// Saw tells of what the store holds. A stray among it is deleted by Run; what people wrote is not one, even if it speaks
+// of this node.
+func (w *Workloads) Saw(o api.Object) {
+	e, ok := o.(*api.WorkloadEndpoint)
+	if !ok || e.Spec.Node != w.o.Node || e.Spec.ContainerID == "" ||
+		e.Spec.InterfaceName != ledger.HostIface(w.o.Prefix, e.Spec.ContainerID, e.Spec.Endpoint) {
+		return
+	}
+	id := drivers.EndpointID{Kind: drivers.Workload, Sandbox: e.Spec.ContainerID, Interface: e.Spec.Endpoint}
+	if key := api.KeyOf(e); !w.standsFor(id, key) {
+		w.strays.add(key, id)
+		w.Kick()
+	}
+}
+
+// standsFor reports whether id is plugged in as key. One that is on its way out is not: its delete may be too early.
+func (w *Workloads) standsFor(id drivers.EndpointID, key api.Key) bool {
+	e, ok := w.o.Ledger.Get(id)
+	return ok && e.Phase == ledger.Plugged && endpointKey(e) == key
+}
+
+// collect deletes the strays, and reports whether some are left.
+func (w *Workloads) collect(ctx context.Context) (left bool) {
+	for key, id := range w.strays.all() {
+		if ctx.Err() != nil {
+			return true
+		}
+		if err := w.collectOne(ctx, key, id); err != nil {
+			w.o.Log.Debug("a stray WorkloadEndpoint is left", "endpoint", key.String(), "err", err)
+			left = true
+		}
+	}
+	return left
+}
+
+func (w *Workloads) collectOne(ctx context.Context, key api.Key, id drivers.EndpointID) error {
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
+	defer cancel()
+	unlock, err := w.locks.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !w.standsFor(id, key) {
+		if err := w.deleteStray(ctx, key, id); err != nil {
+			return err
+		}
+	}
+	w.strays.remove(key)
+	return nil
+}
+
+// deleteStray deletes what is at key, unless it is another's by now.
+func (w *Workloads) deleteStray(ctx context.Context, key api.Key, id drivers.EndpointID) error {
+	s, err := w.o.Store()
+	if err != nil {
+		return err
+	}
+	o, err := s.Get(ctx, key)
+	if errors.Is(err, datastore.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	e, ok := o.(*api.WorkloadEndpoint)
+	if !ok || e.Spec.ContainerID != id.Sandbox || e.Spec.Endpoint != id.Interface || e.Spec.Node != w.o.Node {
+		return nil
+	}
+	if err := s.Delete(ctx, key, e.ResourceVersion); err != nil {
+		return err
+	}
+	w.o.Log.Info("deleted a WorkloadEndpoint that stands for nothing", "endpoint", key.String())
+	return nil
+}
