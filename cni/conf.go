@@ -86,12 +86,12 @@ func (c *conf) delegated() bool { return c.IPAM.Type != "" && c.IPAM.Type != ipa
 func (c *conf) fields(minimal bool, timeout *string) map[string]any {
 	m := map[string]any{
 		"cniVersion": &c.CNIVersion, "name": &c.Name, "socket": &c.Socket, "notesDir": &c.NotesDir,
-		"cni.dev/valid-attachments": &c.Valid,
+		"timeout": timeout, "cni.dev/valid-attachments": &c.Valid,
 	}
 	if minimal {
 		return m
 	}
-	m["timeout"], m["mtu"], m["namespace"], m["labels"] = timeout, &c.MTU, &c.Namespace, &c.Labels
+	m["mtu"], m["namespace"], m["labels"] = &c.MTU, &c.Namespace, &c.Labels
 	m["profiles"], m["ports"], m["allowedSourcePrefixes"] = &c.Profiles, &c.Ports, &c.Sources
 	m["dns"], m["prevResult"] = &c.DNS, &c.Prev
 	return m

@@ -39,7 +39,7 @@ func (p *Plugin) Check(args *skel.CmdArgs) error {
 	ctx, cancel := within(detachTime)
 	defer cancel()
 	ag := p.dial(c.Socket)
-	short, done := context.WithTimeout(ctx, answerTime)
+	short, done := context.WithTimeout(ctx, min(answerTime, c.Timeout))
 	defer done()
 	if _, err := ready(short, ag, at); err != nil {
 		return c.asked("checking interface "+at.iface, err)
@@ -60,7 +60,7 @@ func (p *Plugin) Status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := within(answerTime)
+	ctx, cancel := within(min(answerTime, c.Timeout))
 	defer cancel()
 	st, err := p.dial(c.Socket).Status(ctx, agentapi.StatusRequest{})
 	switch {
@@ -93,7 +93,7 @@ func (p *Plugin) GC(args *skel.CmdArgs) error {
 	for _, a := range c.Valid {
 		valid[a] = true
 	}
-	ctx, cancel := within(answerTime)
+	ctx, cancel := within(min(answerTime, c.Timeout))
 	defer cancel()
 	ag := p.dial(c.Socket)
 	var listed agentapi.ListResponse

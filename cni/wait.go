@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// answerTime bounds requests that nothing has to be waited for.
+	// answerTime bounds requests that nothing has to be waited for; a shorter timeout of the configuration does, too.
 	answerTime = 5 * time.Second
 	// detachTime bounds a detach.
 	detachTime = 20 * time.Second

@@ -12,7 +12,8 @@ need() { # need COMMAND PACKAGE
 case $what in
 build) ;;
 run) need ip iproute2; need nft nftables; need ping iputils-ping ;;
-test) need ip iproute2; need nft nftables; need gcc gcc; [ -e /usr/include/stdio.h ] || missing+=(libc6-dev) ;;
+test) need ip iproute2; need nft nftables; need gcc gcc; [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
+	need iptables iptables; [ -e /usr/lib/cni/host-local ] || missing+=(containernetworking-plugins) ;;
 *) echo "usage: scripts/deps.sh build|run|test" >&2; exit 2 ;;
 esac
 

@@ -1,0 +1,10 @@
+// Package cni is the test of the real CNI plugin beside a real agent on the real kernel: driven by the CNI project's own
+// cnitool or run as a runtime runs it, chained with the plugins of the distribution, on a node of a lab.
+//
+//	main_test.go     the binaries, and the node that all tests share
+//	bench_test.go    the bed: containers, running cnitool and the plugin; how long an ADD takes
+//	ipam_test.go     an IPAM plugin that knows CNI 1.1 and writes down what it is asked
+//	chain_test.go    cnitool: the life of a container, chained plugins, tampering, several interfaces
+//	verbs_test.go    single verbs: repeated, unknown, refused, GC, STATUS, versions
+//	restart_test.go  an agent that is away, killed, or comes back
+package cni

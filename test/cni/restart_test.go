@@ -1,0 +1,251 @@
+//go:build linux
+
+package cni
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tortie/tortie/internal/agentapi"
+)
+
+// withoutAgent kills the agent; it is running again when the test ends.
+func withoutAgent(t *testing.T) {
+	t.Helper()
+	shared.node.Agent.Kill()
+	t.Cleanup(func() {
+		if !shared.node.Agent.Running() {
+			startAgent(t)
+		}
+	})
+}
+
+func startAgent(t *testing.T) {
+	t.Helper()
+	if err := shared.node.StartAgent(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+	defer cancel()
+	if err := shared.node.AwaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// started is an ADD on its way.
+type started struct {
+	cmd         *exec.Cmd
+	out, stderr bytes.Buffer
+	done        chan error
+}
+
+func (c *container) startAdd(conf object) *started {
+	c.t.Helper()
+	s := &started{done: make(chan error, 1)}
+	s.cmd = call{verb: "ADD", id: c.id, iface: "eth0", netns: c.path(), conf: conf}.command(&s.out, &s.stderr)
+	if err := onNode(s.cmd); err != nil {
+		c.t.Fatal(err)
+	}
+	go func() { s.done <- s.cmd.Wait() }()
+	return s
+}
+
+func (s *started) end(t *testing.T) ([]byte, error) {
+	t.Helper()
+	select {
+	case err := <-s.done:
+		return outcome(err, &s.out, &s.stderr)
+	case <-time.After(30 * time.Second):
+		_ = s.cmd.Process.Kill()
+		t.Fatal("the ADD does not end")
+		return nil, nil
+	}
+}
+
+// connected reports whether a process holds a socket.
+func connected(pid int) bool {
+	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && strings.HasPrefix(to, "socket:") {
+			return true
+		}
+	}
+	return false
+}
+
+// TestAddWaitsForTheAgent: an agent that is killed while it is asked, and one that starts later.
+func TestAddWaitsForTheAgent(t *testing.T) {
+	pool := newIPAM(t)
+	conf := pluginConf(pool.section(), nil)
+	for _, how := range []string{"hangs, is killed", "is away"} {
+		t.Run(how, func(t *testing.T) {
+			c := newContainer(t)
+			var s *started
+			if how == "is away" {
+				withoutAgent(t)
+				s = c.startAdd(conf)
+				eventually(t, "the plugin is waiting", func() string {
+					if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", s.cmd.Process.Pid)); err != nil || strings.TrimSpace(string(b)) != "tortie-cni" {
+						return fmt.Sprintf("%s %v", b, err)
+					}
+					return ""
+				})
+			} else {
+				if err := shared.node.Agent.Signal(syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+				s = c.startAdd(conf)
+				eventually(t, "the plugin has asked", func() string {
+					if !connected(s.cmd.Process.Pid) {
+						return "it has no socket"
+					}
+					return ""
+				})
+				withoutAgent(t)
+			}
+			select {
+			case err := <-s.done:
+				t.Fatalf("it did not wait: %v %s", err, &s.out)
+			default:
+			}
+			startAgent(t)
+			out, err := s.end(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res := result(t, out); len(res.IPs) != 2 || len(attachments(t)) != 1 {
+				t.Errorf("%v, attachments %v", res, attachments(t))
+			}
+			c.del(conf)
+			nothingLeft(t)
+		})
+	}
+}
+
+// TestAddGivesUp: "try again", and nothing was allocated.
+func TestAddGivesUp(t *testing.T) {
+	pool := newIPAM(t)
+	c := newContainer(t)
+	withoutAgent(t)
+	conf := pluginConf(pool.section(), object{"timeout": "200ms"})
+	start := time.Now()
+	_, err := c.verb("ADD", conf)
+	wantCode(t, "ADD", err, 11, shared.node.Socket(), "tortie agent")
+	if d := time.Since(start); d < 200*time.Millisecond || d > 5*time.Second {
+		t.Errorf("it gave up after %v", d)
+	}
+	if log := pool.log(); log[0] != "" {
+		t.Errorf("the IPAM plugin was asked %v", log)
+	}
+	_, err = call{verb: "GC", conf: pluginConf(pool.section(), object{"cniVersion": "1.1.0", "timeout": "200ms"})}.run()
+	wantCode(t, "GC", err, 11)
+}
+
+// TestAddTakesBackWithoutAgent: the store is away, so ADD fails, and what it had allocated is free again.
+func TestAddTakesBackWithoutStore(t *testing.T) {
+	pool := newIPAM(t)
+	c := newContainer(t)
+	if err := shared.lab.Store.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.verb("ADD", pluginConf(pool.section(), object{"timeout": "1500ms"}))
+	if err := shared.lab.Store.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "ADD", err, 11)
+	if pool.held() != 0 {
+		t.Errorf("%d addresses are held", pool.held())
+	}
+	eventually(t, "nothing is left", func() string {
+		out, err := shared.tortie(t, "get", "workloadendpoints", "-A", "-o", "name")
+		if err != nil || strings.TrimSpace(out) != "" || len(attachments(t))+len(workloadLinks(t)) > 0 {
+			return fmt.Sprintf("%q %v %v %v", out, err, attachments(t), workloadLinks(t))
+		}
+		return ""
+	})
+}
+
+// TestDelWithoutAgent leaves a note, which the next agent consumes before it lets anything in.
+func TestDelWithoutAgent(t *testing.T) {
+	pool := newIPAM(t)
+	conf := pluginConf(pool.section(), nil)
+	c, other := newContainer(t), newContainer(t)
+	if out, err := c.verb("ADD", conf); err != nil {
+		t.Fatalf("%s %v", out, err)
+	}
+	withoutAgent(t)
+	c.del(conf)
+	c.del(conf)
+	notes, err := agentapi.ReadNotes(notesDir())
+	if err != nil || len(notes) != 1 || notes[0].Sandbox != c.id || notes[0].Network != "testnet" {
+		t.Errorf("notes %v, %v", notes, err)
+	}
+	if len(workloadLinks(t)) != 1 {
+		t.Error("who has removed the interface?")
+	}
+	if pool.held() != 0 {
+		t.Error("the address was not released")
+	}
+	startAgent(t)
+	// The next owner of the address does not meet the last one.
+	res := other.add(conf)
+	if res.IPs[0].Address.IP.String() != "10.65.1.10" {
+		t.Errorf("%v", res.IPs)
+	}
+	eventually(t, "the note is consumed", func() string {
+		if ns, _ := agentapi.ReadNotes(notesDir()); len(ns) > 0 || len(attachments(t)) != 1 || len(workloadLinks(t)) != 1 {
+			return fmt.Sprint(ns, attachments(t), workloadLinks(t))
+		}
+		return ""
+	})
+	other.del(conf)
+	nothingLeft(t)
+}
+
+// TestNoteAndTheSameContainer: after a DEL without an agent the same container is added again, and stays.
+func TestNoteAndTheSameContainer(t *testing.T) {
+	pool := newIPAM(t)
+	conf := pluginConf(pool.section(), nil)
+	c := newContainer(t)
+	if out, err := c.verb("ADD", conf); err != nil {
+		t.Fatalf("%s %v", out, err)
+	}
+	withoutAgent(t)
+	c.del(conf)
+	startAgent(t)
+	c.add(conf)
+	withoutAgent(t)
+	startAgent(t)
+	if got := attachments(t); len(got) != 1 || got[0].Detaching {
+		t.Errorf("%v", got)
+	}
+	if _, err := c.verb("ADD", conf); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNoteCantBeLeft: then DEL fails, and the address stays taken.
+func TestNoteCantBeLeft(t *testing.T) {
+	pool := newIPAM(t)
+	c := newContainer(t)
+	c.add(pluginConf(pool.section(), nil))
+	withoutAgent(t)
+	file := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.verb("DEL", pluginConf(pool.section(), object{"notesDir": filepath.Join(file, "notes")}))
+	wantCode(t, "DEL", err, 5, "no note could be left", file)
+	if pool.held() != 2 {
+		t.Errorf("%d addresses are held", pool.held())
+	}
+	startAgent(t)
+}
