@@ -2,7 +2,9 @@ package calcgraph
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/tortie/tortie/api"
 )
@@ -25,7 +27,7 @@ func (g *Graph) setNetworkSet(key api.Key, o api.Object) []Problem {
 	var nets []string
 	switch o := o.(type) {
 	case *api.NetworkSet:
-		nets, spec.labels = o.Spec.Nets, o.Labels
+		nets, spec.labels = o.Spec.Nets, ownLabels(&probs, o.Labels)
 		spec.extra = [][2]string{{api.LabelNamespace, key.Namespace}}
 		spec.profiles = []string{api.NamespaceProfilePrefix + key.Namespace}
 	case *api.GlobalNetworkSet:
@@ -37,6 +39,34 @@ func (g *Graph) setNetworkSet(key api.Key, o api.Object) []Problem {
 	spec.nets = readNets(&probs, "spec.nets", nets)
 	g.things.set(key, spec)
 	return probs.list
+}
+
+// ownLabels returns the labels that a workload or a network set may give itself. What is said of it by its namespace, its
+// service account or its orchestrator is not its own to say: with a label pcns.env it would pass for one of another
+// namespace.
+func ownLabels(probs *problems, labels map[string]string) map[string]string {
+	own := labels
+	for k := range labels {
+		if !reserved(k) {
+			continue
+		}
+		if len(own) == len(labels) {
+			own = maps.Clone(labels)
+		}
+		delete(own, k)
+		if k != api.LabelNamespace { // which must say what is so anyway
+			probs.add("metadata.labels", "label %s is not the object's own to give; it is left out", k)
+		}
+	}
+	return own
+}
+
+func reserved(label string) bool {
+	switch label {
+	case api.LabelNamespace, api.LabelOrchestrator, api.LabelServiceAccount:
+		return true
+	}
+	return strings.HasPrefix(label, api.NamespaceLabelPrefix) || strings.HasPrefix(label, api.ServiceAccountLabelPrefix)
 }
 
 func readNets(probs *problems, field string, texts []string) []member {
@@ -86,7 +116,7 @@ func (g *Graph) setWorkload(key api.Key, o *api.WorkloadEndpoint) []Problem {
 	probs := problems{key: key}
 	s := &o.Spec
 	spec := thingSpec{
-		labels: o.Labels, profiles: s.Profiles, nets: readNets(&probs, "spec.ipNetworks", s.IPNetworks),
+		labels: ownLabels(&probs, o.Labels), profiles: s.Profiles, nets: readNets(&probs, "spec.ipNetworks", s.IPNetworks),
 		ports: readPorts(&probs, s.Ports), extra: make([][2]string, 0, 3),
 	}
 	spec.extra = append(spec.extra, [2]string{api.LabelNamespace, key.Namespace})

@@ -70,8 +70,12 @@ func object[T api.Object](m *model, kind, ns, name string) (t T, ok bool) {
 // labels returns an object's labels with those that it inherits.
 func (m *model) labels(o api.Object) selector.Map {
 	ls := selector.Map{}
+	_, global := o.(*api.GlobalNetworkSet)
+	_, host := o.(*api.HostEndpoint)
 	for k, v := range o.GetLabels() {
-		ls[k] = v
+		if global || host || !strings.HasPrefix(k, "pcns.") && !strings.HasPrefix(k, "pcsa.") && k != api.LabelOrchestrator && k != api.LabelServiceAccount {
+			ls[k] = v
+		}
 	}
 	var profiles []string
 	switch o := o.(type) {
