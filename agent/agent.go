@@ -62,6 +62,7 @@ type agent struct {
 	feed      *feed.Feed
 	saver     *persist.Saver
 	link      *link
+	addresses *addresses
 	workloads *workload.Workloads
 	registrar *registrar
 	inspector *inspector
@@ -143,10 +144,13 @@ func (a *agent) build() error {
 	}
 	a.feed = feed.New(feed.Options{Graph: calcgraph.New(a.cfg.Graph()), Pump: a.pump, Inputs: inputs, Node: a.cfg.NodeName, Metrics: a.metrics.feed})
 	a.link = newLink(a.d.OpenStore, a.log)
+	if a.addresses, err = newAddresses(a.cfg.NodeName, a.link, a.log, a.d.Registry); err != nil {
+		return err
+	}
 	attacher, _ := a.driver.(drivers.Attacher)
 	a.workloads = workload.New(workload.Options{
 		Node: a.cfg.NodeName, Prefix: a.cfg.InterfacePrefix, BootID: a.bootID, Ledger: a.ledger, NotesDir: a.notesDir(),
-		Attacher: attacher, Graph: a.feed,
+		Attacher: attacher, Graph: a.feed, Addresses: a.addresses,
 		Plane: plane{a.tracker, a.pump}, Store: a.link.Store, Ready: a.attachWaitsFor, Log: a.log,
 	})
 	a.registrar = &registrar{name: a.cfg.NodeName, fixed: a.cfg.NodeAddresses, store: a.link.Store, find: defaultRouteAddresses,
@@ -216,7 +220,7 @@ func (a *agent) run(ctx context.Context) error {
 	for _, fn := range []func(context.Context){a.pump.Run, a.feed.Run, a.saver.Run, a.markBoot} {
 		back.run(fn)
 	}
-	for _, fn := range []func(context.Context){a.workloads.Run, a.registrar.run, a.watchHost} {
+	for _, fn := range []func(context.Context){a.workloads.Run, a.registrar.run, a.addresses.run, a.watchHost} {
 		front.run(fn)
 	}
 	if a.cfg.InspectInterval > 0 {

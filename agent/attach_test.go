@@ -90,7 +90,7 @@ func TestAttachIsRefused(t *testing.T) {
 		code   agentapi.Code
 	}{
 		"no sandbox":         {func(r *agentapi.AttachRequest) { r.Sandbox = "" }, agentapi.CodeBadRequest},
-		"no address":         {func(r *agentapi.AttachRequest) { r.Addresses = nil }, agentapi.CodeBadRequest},
+		"no address":         {func(r *agentapi.AttachRequest) { r.Addresses = nil }, agentapi.CodeNoAddress},
 		"loopback":           {func(r *agentapi.AttachRequest) { r.Addresses[0] = netip.MustParseAddr("127.0.0.1") }, agentapi.CodeBadRequest},
 		"long interface":     {func(r *agentapi.AttachRequest) { r.Interface = "0123456789abcdef" }, agentapi.CodeBadRequest},
 		"bad MAC":            {func(r *agentapi.AttachRequest) { r.MAC = "ff:ff:ff:ff:ff:ff" }, agentapi.CodeBadRequest},

@@ -7,6 +7,7 @@
 //
 //	agent.go    Run: what is opened in which order, and closed again
 //	inputs.go   the store, the ledger and the host on their way to the graph
+//	addresses.go this node's allocator of addresses
 //	store.go    the connection to the store
 //	node.go     this node's Node resource
 //	handler.go  what the socket answers

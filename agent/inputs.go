@@ -15,6 +15,7 @@ import (
 func (a *agent) watchStore(ctx context.Context) error {
 	self := api.Key{Kind: "Node", Name: a.cfg.NodeName}
 	return a.link.watch(ctx, func(b datastore.Batch, back bool) error {
+		a.addresses.take(b)
 		if err := a.feed.Batch(ctx, b); err != nil {
 			return err
 		}

@@ -34,9 +34,12 @@ type Phase string
 const (
 	// Plugged: the interface is there, or about to be made.
 	Plugged Phase = ""
+	// Allocating: addresses and a WorkloadEndpoint may be in the store; nothing is on the host. Addrs are not known yet.
+	Allocating Phase = "allocating"
 	// Detaching: a detach has begun, and has to come to its end.
 	Detaching Phase = "detaching"
-	// Gone: the interface is gone; what is left to do is to delete the WorkloadEndpoint from the store.
+	// Gone: the interface is gone; what is left to do is in the store: to delete the WorkloadEndpoint, and to release the
+	// addresses.
 	Gone Phase = "gone"
 )
 
@@ -47,11 +50,12 @@ type Entry struct {
 	HostIface string       `json:"hostIface"`
 	MAC       drivers.MAC  `json:"mac"`
 	Addrs     []netip.Addr `json:"addrs"`
-	MTU       int          `json:"mtu,omitempty"`     // as asked for; 0 = the node's
-	Namespace string       `json:"namespace"`         // of its WorkloadEndpoint
-	Name      string       `json:"name"`              // of its WorkloadEndpoint
-	Network   string       `json:"network,omitempty"` // the CNI network; "" = none
-	UID       string       `json:"uid,omitempty"`     // of the pod; "" = it is none's
+	MTU       int          `json:"mtu,omitempty"`       // as asked for; 0 = the node's
+	Allocated bool         `json:"allocated,omitempty"` // addresses of it come from pools
+	Namespace string       `json:"namespace"`           // of its WorkloadEndpoint
+	Name      string       `json:"name"`                // of its WorkloadEndpoint; "" = it is not known
+	Network   string       `json:"network,omitempty"`   // the CNI network; "" = none
+	UID       string       `json:"uid,omitempty"`       // of the pod; "" = it is none's
 	BootID    string       `json:"bootID,omitempty"`
 	Created   time.Time    `json:"created"`
 	Phase     Phase        `json:"phase,omitempty"`

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -24,10 +25,6 @@ const (
 
 // Attach plugs a workload in, and answers once its policy is enforced.
 func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns *os.File) (agentapi.AttachResponse, error) {
-	if r.Allocate != nil && len(r.Addresses) == 0 {
-		return agentapi.AttachResponse{}, agentapi.Errorf(agentapi.CodeNoAddress,
-			"this agent has no address pools: name a plugin that allocates addresses (host-local, say) in the ipam section of the CNI configuration")
-	}
 	want, o, err := w.plan(r, netns)
 	if err != nil {
 		return agentapi.AttachResponse{}, agentapi.Errorf(agentapi.CodeBadRequest, "attach: %v", err)
@@ -50,10 +47,10 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 		return agentapi.AttachResponse{}, fmt.Errorf("attach: detaching what was noted before: %w", err)
 	}
 	j := job{entry: want, endpoint: o, netns: netns}
-	if err := w.enter(ctx, &j); err != nil {
-		return agentapi.AttachResponse{}, err
+	var resp agentapi.AttachResponse
+	if err = w.enter(ctx, r, &j); err == nil {
+		resp, err = w.plug(ctx, &j)
 	}
-	resp, err := w.plug(ctx, &j)
 	if err == nil || !j.fresh || agentapi.CodeOf(err) == agentapi.CodeNotEnforced {
 		return resp, err
 	}
@@ -69,8 +66,9 @@ type job struct {
 	entry    ledger.Entry
 	endpoint *api.WorkloadEndpoint
 	netns    *os.File
-	fresh    bool // the ledger did not have it
-	written  bool // something of it may be in the store
+	fresh    bool                  // the ledger did not have it
+	written  bool                  // something of it may be in the store
+	stored   *api.WorkloadEndpoint // as written with its addresses; nil = not yet
 }
 
 // plan checks a request, and makes the ledger entry and the WorkloadEndpoint of it.
@@ -93,8 +91,8 @@ func (w *Workloads) plan(r agentapi.AttachRequest, netns *os.File) (ledger.Entry
 		return none, nil, errors.New("interface: want a name of 1 to 15 letters")
 	case netns == nil:
 		return none, nil, errors.New("no network namespace came with the request")
-	case len(r.Addresses) == 0 || len(r.Addresses) > maxAddrs:
-		return none, nil, fmt.Errorf("addresses: want 1 to %d", maxAddrs)
+	case len(given(r)) > maxAddrs:
+		return none, nil, fmt.Errorf("addresses: want at most %d", maxAddrs)
 	case r.MTU < 0 || r.MTU > 65535:
 		return none, nil, fmt.Errorf("mtu: %d is not between 0 and 65535", r.MTU)
 	}
@@ -103,7 +101,7 @@ func (w *Workloads) plan(r agentapi.AttachRequest, netns *os.File) (ledger.Entry
 		MAC: ledger.MAC(r.Sandbox, r.Interface), MTU: r.MTU, Namespace: id.Namespace, Name: endpointName(w.o.Node, id, r.Interface),
 		Network: r.Network, UID: id.UID, BootID: w.o.BootID, Created: time.Now().UTC(),
 	}
-	for _, a := range r.Addresses {
+	for _, a := range given(r) {
 		a = a.Unmap()
 		if !a.IsValid() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() {
 			return none, nil, fmt.Errorf("addresses: %s is no address for a workload", a)
@@ -131,17 +129,29 @@ func (w *Workloads) plan(r agentapi.AttachRequest, netns *os.File) (ledger.Entry
 	return e, o, nil
 }
 
-// enter puts the entry into the ledger, unless an attach of before has.
-func (w *Workloads) enter(ctx context.Context, j *job) error {
+// given is the addresses that a request names.
+func given(r agentapi.AttachRequest) []netip.Addr {
+	if len(r.Addresses) == 0 && r.Allocate != nil {
+		return r.Allocate.Addresses
+	}
+	return r.Addresses
+}
+
+// enter gets the addresses, and puts the entry into the ledger, unless an attach of before has.
+func (w *Workloads) enter(ctx context.Context, r agentapi.AttachRequest, j *job) error {
 	want := j.entry
 	had, ok := w.o.Ledger.Get(want.ID())
 	if ok && had.Phase == ledger.Plugged {
+		if len(want.Addrs) == 0 && had.Allocated {
+			want.Addrs = had.Addrs
+		}
 		if !slices.Equal(had.Addrs, want.Addrs) || had.MTU != want.MTU || had.MAC != want.MAC || endpointKey(had) != endpointKey(want) {
 			return agentapi.Errorf(agentapi.CodeConflict,
 				"interface %s of sandbox %s is plugged in already, as %s/%s with %v: detach it first", had.Interface, had.Sandbox,
 				had.Namespace, had.Name, had.Addrs)
 		}
 		j.entry = had
+		j.endpoint.Spec.IPNetworks = networks(had.Addrs)
 		return nil
 	}
 	if ok { // what was unfinished comes first
@@ -153,7 +163,25 @@ func (w *Workloads) enter(ctx context.Context, j *job) error {
 				left.Namespace, left.Name)
 		}
 	}
-	err := w.o.Ledger.Put(want)
+	demand, err := w.demand(ctx, r, j)
+	if err != nil {
+		return err
+	}
+	if len(demand) > 0 {
+		// Before anything is in the store the ledger knows of it, and before anything is on the host it knows all.
+		j.entry.Allocated = true
+		intent := j.entry
+		intent.Phase, intent.Addrs = ledger.Allocating, nil
+		if err := w.o.Ledger.Put(intent); err != nil {
+			return err
+		}
+		j.fresh = true
+		if err := w.allocate(ctx, j, demand); err != nil {
+			j.written = j.written && !refused(err)
+			return err
+		}
+	}
+	err = w.o.Ledger.Put(j.entry)
 	var used *ledger.InUse
 	switch {
 	case errors.As(err, &used) && used.Holder.Phase == ledger.Detaching:
@@ -161,7 +189,7 @@ func (w *Workloads) enter(ctx context.Context, j *job) error {
 	case errors.As(err, &used):
 		return agentapi.Errorf(agentapi.CodeConflict, "attach: %v", err)
 	}
-	j.fresh = err == nil
+	j.fresh = j.fresh || err == nil
 	return err
 }
 
@@ -182,16 +210,17 @@ func (w *Workloads) plug(ctx context.Context, j *job) (agentapi.AttachResponse, 
 	if _, err := w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
 		return none, waitError("attach", err)
 	}
-	s, err := w.o.Store()
-	if err != nil {
-		return none, storeError("attach: nothing was done, try again", err)
+	if j.stored == nil {
+		s, err := w.o.Store()
+		if err != nil {
+			return none, storeError("attach: nothing was done, try again", err)
+		}
+		j.written = true // an answer may get lost on its way
+		if j.stored, err = putEndpoint(ctx, s, j.endpoint); err != nil {
+			return none, storeError("attach: writing the WorkloadEndpoint, try again", err)
+		}
 	}
-	j.written = true // an answer may get lost on its way
-	stored, err := putEndpoint(ctx, s, j.endpoint)
-	if err != nil {
-		return none, storeError("attach: writing the WorkloadEndpoint, try again", err)
-	}
-	if err := w.await(ctx, e, stored); err != nil {
+	if err := w.await(ctx, e, j.stored); err != nil {
 		return none, err
 	}
 	return agentapi.AttachResponse{
@@ -223,13 +252,18 @@ func (w *Workloads) await(ctx context.Context, e ledger.Entry, stored *api.Workl
 func (w *Workloads) undo(ctx context.Context, j job) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	e := j.entry
-	e.Phase = ledger.Detaching
-	if err := w.o.Ledger.Put(e); err != nil {
-		return err
+	e, ok := w.o.Ledger.Get(j.entry.ID())
+	if !ok {
+		return nil
 	}
-	if err := w.unplug(ctx, e); err != nil {
-		return err
+	if e.Phase == ledger.Plugged {
+		e.Phase = ledger.Detaching
+		if err := w.o.Ledger.Put(e); err != nil {
+			return err
+		}
+		if err := w.unplug(ctx, e); err != nil {
+			return err
+		}
 	}
 	if !j.written {
 		return w.o.Ledger.Remove(e.ID())

@@ -59,7 +59,7 @@ func sorted(as []netip.Addr) []netip.Addr {
 func (w *Workloads) List(r agentapi.ListRequest) []agentapi.Attachment {
 	var out []agentapi.Attachment
 	for _, e := range w.o.Ledger.List() {
-		if e.Phase == ledger.Gone || r.Sandbox != "" && r.Sandbox != e.Sandbox ||
+		if e.Phase == ledger.Gone || e.Phase == ledger.Allocating || r.Sandbox != "" && r.Sandbox != e.Sandbox ||
 			r.Interface != "" && r.Interface != e.Interface || r.Network != "" && r.Network != e.Network {
 			continue
 		}

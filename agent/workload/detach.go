@@ -5,8 +5,10 @@ import (
 	"fmt"
 
 	"github.com/tortie/tortie/agent/ledger"
+	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/drivers"
 	"github.com/tortie/tortie/internal/agentapi"
+	"github.com/tortie/tortie/ipam"
 )
 
 // Detach unplugs a workload. One that isn't there is no error.
@@ -52,7 +54,7 @@ func (w *Workloads) clear(ctx context.Context, id drivers.EndpointID) error {
 		if err := w.o.Attacher.Detach(ctx, a); err != nil {
 			return fmt.Errorf("detach: removing the interface: %w", err)
 		}
-		return nil
+		return w.reclaim(ctx, id)
 	}
 	return w.end(ctx, e)
 }
@@ -94,7 +96,7 @@ func (w *Workloads) unplug(ctx context.Context, e ledger.Entry) error {
 	return nil
 }
 
-// forget deletes the WorkloadEndpoint and the ledger entry. If the store can't be reached, the ledger keeps a note for
+// forget deletes the WorkloadEndpoint, releases its addresses, and deletes the ledger entry. If the store can't be reached, the ledger keeps a note for
 // Run; that is no error.
 func (w *Workloads) forget(ctx context.Context, e ledger.Entry) error {
 	err := w.deleteEndpoint(ctx, e)
@@ -104,11 +106,12 @@ func (w *Workloads) forget(ctx context.Context, e ledger.Entry) error {
 	if e.Phase == ledger.Gone {
 		return nil
 	}
-	w.o.Log.Info("a WorkloadEndpoint is left in the store for later", "endpoint", e.Namespace+"/"+e.Name, "err", err)
+	w.o.Log.Info("a WorkloadEndpoint and its addresses are left in the store for later", "endpoint", e.Namespace+"/"+e.Name, "err", err)
 	e.Phase = ledger.Gone
 	return w.o.Ledger.Put(e)
 }
 
+// deleteEndpoint takes out of the store what is there of e, in one write.
 func (w *Workloads) deleteEndpoint(ctx context.Context, e ledger.Entry) error {
 	s, err := w.o.Store()
 	if err != nil {
@@ -116,5 +119,23 @@ func (w *Workloads) deleteEndpoint(ctx context.Context, e ledger.Entry) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
-	return deleteEndpoint(ctx, s, w.o.Node, e)
+	if e.Name == "" && w.o.Addresses != nil {
+		return w.releaseUnknown(ctx, e.ID())
+	}
+	for range writeTries {
+		var ops []datastore.Op
+		if ops, err = removal(ctx, s, w.o.Node, e); err != nil {
+			return err
+		}
+		switch {
+		case e.Allocated && w.o.Addresses != nil:
+			_, err = w.o.Addresses.Release(ctx, ipam.HandleOf(e.Sandbox, e.Interface), ipam.ReleaseOptions{Ops: ops})
+		case len(ops) > 0:
+			err = s.Delete(ctx, ops[0].Key, ops[0].Revision)
+		}
+		if err == nil || !changed(err) {
+			return err
+		}
+	}
+	return err
 }

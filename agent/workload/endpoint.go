@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -44,9 +43,7 @@ func newEndpoint(node string, e ledger.Entry, w agentapi.Workload) *api.Workload
 	if w.Orchestrator == orchestratorKubernetes {
 		o.Spec.Pod = w.Name
 	}
-	for _, a := range e.Addrs {
-		o.Spec.IPNetworks = append(o.Spec.IPNetworks, netip.PrefixFrom(a, a.BitLen()).String())
-	}
+	o.Spec.IPNetworks = networks(e.Addrs)
 	for _, p := range w.Ports {
 		o.Spec.Ports = append(o.Spec.Ports, api.EndpointPort{Name: p.Name, Protocol: api.Protocol{Name: p.Protocol}, Port: p.Port})
 	}
@@ -100,36 +97,28 @@ func asEndpoint(o api.Object) (*api.WorkloadEndpoint, error) {
 	return w, nil
 }
 
-// deleteEndpoint deletes the WorkloadEndpoint of e, unless it is another sandbox's by now.
-func deleteEndpoint(ctx context.Context, s datastore.Store, node string, e ledger.Entry) error {
-	key := endpointKey(e)
-	var err error
-	for range writeTries {
-		var o api.Object
-		o, err = s.Get(ctx, key)
-		if errors.Is(err, datastore.ErrNotFound) {
-			return nil
-		}
-		revision := ""
-		if err == nil {
-			w, wErr := asEndpoint(o)
-			if wErr != nil {
-				return wErr
-			}
-			if w.Spec.ContainerID != e.Sandbox || w.Spec.Node != node {
-				return nil
-			}
-			revision = w.ResourceVersion
-		} else if !errors.Is(err, datastore.ErrUnreadable) {
-			return err
-		}
-		err = s.Delete(ctx, key, revision)
-		if err == nil || errors.Is(err, datastore.ErrNotFound) {
-			return nil
-		}
-		if !errors.Is(err, datastore.ErrConflict) {
-			return err
-		}
+// removal is the write that deletes the WorkloadEndpoint of e; none if it is gone, or another sandbox's by now.
+func removal(ctx context.Context, s datastore.Store, node string, e ledger.Entry) ([]datastore.Op, error) {
+	if e.Name == "" {
+		return nil, nil
 	}
-	return err
+	op := datastore.Op{Verb: datastore.Delete, Key: endpointKey(e)}
+	o, err := s.Get(ctx, op.Key)
+	switch {
+	case errors.Is(err, datastore.ErrNotFound):
+		return nil, nil
+	case errors.Is(err, datastore.ErrUnreadable):
+		return []datastore.Op{op}, nil
+	case err != nil:
+		return nil, err
+	}
+	w, err := asEndpoint(o)
+	if err != nil {
+		return nil, err
+	}
+	if w.Spec.ContainerID != e.Sandbox || w.Spec.Node != node {
+		return nil, nil
+	}
+	op.Revision = w.ResourceVersion
+	return []datastore.Op{op}, nil
 }

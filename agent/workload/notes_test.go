@@ -169,13 +169,3 @@ func TestCheckAndList(t *testing.T) {
 		t.Errorf("gone: %+v", got)
 	}
 }
-
-func TestAllocateHasNoPools(t *testing.T) {
-	h := newHost(t)
-	w := h.begin()
-	_, err := w.Attach(t.Context(), agentapi.AttachRequest{Sandbox: "s1", Interface: "eth0", Allocate: &agentapi.Allocate{V4: true}}, nil)
-	if agentapi.CodeOf(err) != agentapi.CodeNoAddress {
-		t.Errorf("%v", err)
-	}
-	h.nothing(w, "after an attach without an address")
-}

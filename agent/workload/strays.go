@@ -9,6 +9,7 @@ import (
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/ipam"
 )
 
 // strays are WorkloadEndpoints of this node in the store that no ledger entry stands for. A write whose answer was lost may
@@ -70,6 +71,10 @@ func (w *Workloads) collect(ctx context.Context) (left bool) {
 		if ctx.Err() != nil {
 			return true
 		}
+		if w.Busy(id) { // it is being attached: then it stands for something soon
+			left = true
+			continue
+		}
 		if err := w.collectOne(ctx, key, id); err != nil {
 			w.o.Log.Debug("a stray WorkloadEndpoint is left", "endpoint", key.String(), "err", err)
 			left = true
@@ -112,7 +117,13 @@ func (w *Workloads) deleteStray(ctx context.Context, key api.Key, id drivers.End
 	if !ok || e.Spec.ContainerID != id.Sandbox || e.Spec.Endpoint != id.Interface || e.Spec.Node != w.o.Node {
 		return nil
 	}
-	if err := s.Delete(ctx, key, e.ResourceVersion); err != nil {
+	if _, known := w.o.Ledger.Get(id); known || w.o.Addresses == nil {
+		err = s.Delete(ctx, key, e.ResourceVersion) // its addresses are what the entry stands for
+	} else {
+		_, err = w.o.Addresses.Release(ctx, ipam.HandleOf(id.Sandbox, id.Interface),
+			ipam.ReleaseOptions{Ops: []datastore.Op{{Verb: datastore.Delete, Key: key, Revision: e.ResourceVersion}}})
+	}
+	if err != nil {
 		return err
 	}
 	w.o.Log.Info("deleted a WorkloadEndpoint that stands for nothing", "endpoint", key.String())

@@ -3,7 +3,13 @@
 //	attach: ledger (fsync) ─► link ─► flows of the address cut ─► graph ─► WorkloadEndpoint into the store
 //	        ─► wait until its policy is in the dataplane ─► answer
 //	detach: ledger says so (fsync) ─► out of the graph ─► wait until the dataplane denies ─► flows cut ─► link removed
-//	        ─► WorkloadEndpoint out of the store ─► out of the ledger
+//	        ─► WorkloadEndpoint out of the store, addresses released ─► out of the ledger
+//
+// With addresses from pools an attach begins with:
+//
+//	ledger: allocating (fsync) ─► addresses and WorkloadEndpoint into the store, in one write ─► ledger (fsync) ─► link ...
+//
+// so that whatever may be in the store is in the ledger, at every moment. Who crashes while it allocates gives back.
 //
 // Whatever is interrupted is in the ledger: an attach is repeated by its caller, a detach is brought to its end by Run.
 // The store may be away during a detach: the ledger then remembers that a WorkloadEndpoint has to go.
@@ -14,6 +20,7 @@
 //	check.go     check and list
 //	strays.go    WorkloadEndpoints that nobody stands for
 //	notes.go     what was noted while no agent listened
+//	address.go   addresses from pools
 //	endpoint.go  the WorkloadEndpoint
 //	locks.go     one request at a time for each workload
 package workload
@@ -72,6 +79,8 @@ type Options struct {
 	Attacher drivers.Attacher // nil: this driver can't plug workloads in
 	Graph    Graph
 	Plane    Dataplane
+	// Addresses are those of the pools; nil = all addresses are given.
+	Addresses Addresses
 	// Store returns the store, or why it can't be used now.
 	Store func() (datastore.Store, error)
 	// Ready says what the agent is still waiting for; "" = nothing.
@@ -158,7 +167,7 @@ func (w *Workloads) finish(ctx context.Context) (left bool) {
 	left = w.settleAll(ctx)
 	left = w.collect(ctx) || left
 	for _, e := range w.o.Ledger.List() {
-		if e.Phase == ledger.Plugged || ctx.Err() != nil {
+		if e.Phase == ledger.Plugged || ctx.Err() != nil || e.Phase == ledger.Allocating && w.Busy(e.ID()) {
 			continue
 		}
 		dctx, cancel := context.WithTimeout(ctx, undoTimeout)
@@ -174,7 +183,7 @@ func (w *Workloads) finish(ctx context.Context) (left bool) {
 	return left
 }
 
-// Backlog is how many WorkloadEndpoints of workloads that are gone are still in the store.
+// Backlog is how many workloads that are gone are still in the store, with WorkloadEndpoint or addresses.
 func (w *Workloads) Backlog() int {
 	n := 0
 	for _, e := range w.o.Ledger.List() {

@@ -31,6 +31,8 @@ type host struct {
 	dir   string
 	notes string
 	store *mem.Store
+	// pools says that addresses come from pools, and choose that the pools choose them.
+	pools, choose bool
 
 	steps, crashAt int // 0 = never
 	crashed        bool
@@ -67,11 +69,15 @@ func (h *host) begin() *Workloads {
 	if len(l.Bad()) > 0 {
 		h.t.Errorf("bad entries: %v", l.Bad())
 	}
-	w := New(Options{
+	o := Options{
 		Node: "node1", Prefix: "tort", BootID: "boot1", Ledger: l, NotesDir: h.notes, Attacher: h, Graph: h, Plane: h,
 		Store: func() (datastore.Store, error) { return crashStore{h.store, h}, nil },
 		Ready: func() string { return "" }, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	if h.pools {
+		o.Addresses = newPools(crashStore{h.store, h})
+	}
+	w := New(o)
 	ifaces := []drivers.HostIface{}
 	for name := range h.links {
 		ifaces = append(ifaces, drivers.HostIface{Name: name})
@@ -189,6 +195,21 @@ func (s crashStore) Create(ctx context.Context, o api.Object) (api.Object, error
 	return got, errors.Join(err, s.h.step())
 }
 
+func (s crashStore) Update(ctx context.Context, o api.Object) (api.Object, error) {
+	if err := s.h.step(); err != nil {
+		return nil, err
+	}
+	got, err := s.Store.Update(ctx, o)
+	return got, errors.Join(err, s.h.step())
+}
+
+func (s crashStore) Txn(ctx context.Context, ops ...datastore.Op) error {
+	if err := s.h.step(); err != nil {
+		return err
+	}
+	return errors.Join(s.Store.Txn(ctx, ops...), s.h.step())
+}
+
 func (s crashStore) Get(ctx context.Context, key api.Key) (api.Object, error) {
 	if err := s.h.step(); err != nil {
 		return nil, err
@@ -239,8 +260,11 @@ func (h *host) attach(w *Workloads, sandbox string) error {
 		h.t.Fatal(err)
 	}
 	defer f.Close()
-	_, err = w.Attach(h.t.Context(), agentapi.AttachRequest{Sandbox: sandbox, Interface: "eth0",
-		Addresses: []netip.Addr{netip.MustParseAddr("10.65.0.2")}, Workload: agentapi.Workload{Name: "db-0"}}, f)
+	r := agentapi.AttachRequest{Sandbox: sandbox, Interface: "eth0", Workload: agentapi.Workload{Name: "db-0"}}
+	if !h.choose {
+		r.Addresses = []netip.Addr{netip.MustParseAddr("10.65.0.2")}
+	}
+	_, err = w.Attach(h.t.Context(), r, f)
 	return err
 }
 
@@ -250,6 +274,10 @@ func (h *host) detach(w *Workloads, sandbox string) error {
 
 // TestCrashInAttach crashes at every step of an attach; then the caller asks again, or unplugs.
 func TestCrashInAttach(t *testing.T) {
+	withAndWithoutPools(t, crashInAttach)
+}
+
+func crashInAttach(t *testing.T, newHost func(*testing.T) *host) {
 	for n := 1; ; n++ {
 		crashed := false
 		for _, then := range []string{"attach", "detach", "attach another"} {
@@ -290,6 +318,7 @@ func TestCrashInAttach(t *testing.T) {
 				}
 				h.plugged(w, "s2", when)
 			}
+			h.audit(when)
 		}
 		if !crashed {
 			if n < 12 {
@@ -303,6 +332,10 @@ func TestCrashInAttach(t *testing.T) {
 // TestCrashInDetach crashes at every step of a detach. What has begun is finished by the next start; and the next owner
 // of the address can come.
 func TestCrashInDetach(t *testing.T) {
+	withAndWithoutPools(t, crashInDetach)
+}
+
+func crashInDetach(t *testing.T, newHost func(*testing.T) *host) {
 	for n := 1; ; n++ {
 		h := newHost(t)
 		w := h.begin()
@@ -338,6 +371,7 @@ func TestCrashInDetach(t *testing.T) {
 			t.Errorf("%s, the next owner: %v", when, err)
 		}
 		h.plugged(w, "s2", when+", the next owner")
+		h.audit(when)
 		if !crashed {
 			if n < 12 {
 				t.Errorf("a detach has only %d steps", n)

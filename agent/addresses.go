@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/internal/backoff"
+	"github.com/tortie/tortie/ipam"
+)
+
+const (
+	// tidyInterval is how often this node looks for blocks that it does not need; one that was empty at two looks is given
+	// back.
+	tidyInterval = time.Hour
+	tidyGrace    = tidyInterval / 2
+	tidyTimeout  = time.Minute
+)
+
+// addresses is this node's allocator. What pools there are it knows from the watch, so that an allocation in a block of
+// this node is one request to the store.
+type addresses struct {
+	*ipam.Allocator
+	store   linkStore
+	log     *slog.Logger
+	metrics *addressMetrics
+
+	mu      sync.Mutex
+	rules   map[api.Key]api.Object // pools, reservations and configuration
+	unread  map[api.Key]bool       // those of them that can't be read
+	inSync  bool
+	doubted int // requests that found no pool: there may be one that the watch has not told of yet
+}
+
+func newAddresses(node string, l *link, log *slog.Logger, reg prometheus.Registerer) (*addresses, error) {
+	a := &addresses{store: linkStore{l}, log: log, rules: map[api.Key]api.Object{}, unread: map[api.Key]bool{}}
+	a.Allocator = ipam.New(ipam.Config{Store: a.store, Node: node, Settings: a.Settings, Log: log})
+	var err error
+	a.metrics, err = newAddressMetrics(reg)
+	return a, err
+}
+
+// take takes in what the watch tells.
+func (a *addresses) take(b datastore.Batch) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.inSync = a.inSync || b.InSync
+	for _, e := range b.Events {
+		switch e.Key.Kind {
+		case "IPPool", "IPReservation", "IPAMConfiguration":
+		default:
+			continue
+		}
+		delete(a.rules, e.Key)
+		delete(a.unread, e.Key)
+		switch {
+		case e.Object != nil:
+			a.rules[e.Key] = e.Object
+		case e.Problem != nil:
+			a.unread[e.Key] = true
+		}
+	}
+}
+
+// Settings is what users say about addresses.
+func (a *addresses) Settings(ctx context.Context) (ipam.Settings, error) {
+	if s, ok := a.watched(); ok {
+		return s, nil
+	}
+	return ipam.ReadSettings(ctx, a.store, a.log)
+}
+
+// watched is what the watch has told; ok is false if that won't do.
+func (a *addresses) watched() (s ipam.Settings, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.inSync || a.doubted > 0 || len(a.unread) > 0 {
+		return s, false
+	}
+	for key, o := range a.rules {
+		switch o := o.(type) {
+		case *api.IPPool:
+			s.Pools = append(s.Pools, o)
+		case *api.IPReservation:
+			s.Reservations = append(s.Reservations, o)
+		case *api.IPAMConfiguration:
+			if key.Name == api.IPAMConfigurationName {
+				s.Config = o.Spec
+			}
+		}
+	}
+	slices.SortFunc(s.Pools, func(x, y *api.IPPool) int { return strings.Compare(x.Name, y.Name) })
+	return s, len(s.Pools) > 0
+}
+
+func (a *addresses) doubt(n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.doubted += n
+}
+
+// Assign is the allocator's.
+func (a *addresses) Assign(ctx context.Context, r ipam.Request) (ipam.Result, error) {
+	start := time.Now()
+	got, err := a.Allocator.Assign(ctx, r)
+	if errors.Is(err, ipam.ErrNoPool) {
+		a.doubt(1)
+		got, err = a.Allocator.Assign(ctx, r)
+		a.doubt(-1)
+	}
+	a.metrics.note("assign", start, err)
+	return got, err
+}
+
+// Release is the allocator's.
+func (a *addresses) Release(ctx context.Context, handle string, o ipam.ReleaseOptions) ([]netip.Addr, error) {
+	start := time.Now()
+	got, err := a.Allocator.Release(ctx, handle, o)
+	a.metrics.note("release", start, err)
+	return got, err
+}
+
+// run gives back blocks that this node does not need, until ctx ends.
+func (a *addresses) run(ctx context.Context) {
+	wait := backoff.Backoff{Min: tidyInterval, Max: tidyInterval}
+	for wait.Sleep(ctx) == nil {
+		tctx, cancel := context.WithTimeout(ctx, tidyTimeout)
+		if err := a.Tidy(tctx, tidyGrace); err != nil && ctx.Err() == nil {
+			a.log.Debug("giving back empty blocks", "err", err)
+		}
+		cancel()
+	}
+}
+
+// linkStore is the store as far as it can be used now.
+type linkStore struct{ l *link }
+
+// Get reads one resource.
+func (s linkStore) Get(ctx context.Context, key api.Key) (api.Object, error) {
+	st, err := s.l.Store()
+	if err != nil {
+		return nil, err
+	}
+	return st.Get(ctx, key)
+}
+
+// List reads all of a kind.
+func (s linkStore) List(ctx context.Context, kind, namespace string) ([]api.Object, error) {
+	st, err := s.l.Store()
+	if err != nil {
+		return nil, err
+	}
+	return st.List(ctx, kind, namespace)
+}
+
+// Update writes one resource.
+func (s linkStore) Update(ctx context.Context, o api.Object) (api.Object, error) {
+	st, err := s.l.Store()
+	if err != nil {
+		return nil, err
+	}
+	return st.Update(ctx, o)
+}
+
+// Txn writes several, or none.
+func (s linkStore) Txn(ctx context.Context, ops ...datastore.Op) error {
+	st, err := s.l.Store()
+	if err != nil {
+		return err
+	}
+	return st.Txn(ctx, ops...)
+}
+
+// addressMetrics says how allocation goes.
+type addressMetrics struct {
+	seconds *prometheus.HistogramVec
+	errs    *prometheus.CounterVec
+}
+
+func newAddressMetrics(reg prometheus.Registerer) (*addressMetrics, error) {
+	m := &addressMetrics{
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tortie_agent_addresses_seconds",
+			Help: "How long it took to assign and release addresses.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}, []string{"verb"}),
+		errs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tortie_agent_addresses_errors_total",
+			Help: "Requests for addresses that failed, by reason."}, []string{"verb", "reason"}),
+	}
+	for _, c := range []prometheus.Collector{m.seconds, m.errs} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("registering metrics of addresses: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *addressMetrics) note(verb string, start time.Time, err error) {
+	m.seconds.WithLabelValues(verb).Observe(time.Since(start).Seconds())
+	if err == nil {
+		return
+	}
+	reason := "other"
+	for _, c := range []struct {
+		is   error
+		name string
+	}{
+		{ipam.ErrNoPool, "no-pool"}, {ipam.ErrFull, "full"}, {ipam.ErrTaken, "taken"}, {ipam.ErrBusy, "busy"}, {datastore.ErrUnavailable, "unavailable"},
+	} {
+		if errors.Is(err, c.is) {
+			reason = c.name
+			break
+		}
+	}
+	m.errs.WithLabelValues(verb, reason).Inc()
+}

@@ -1,0 +1,266 @@
+package workload
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/tortie/tortie/agent/ledger"
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/agentapi"
+	"github.com/tortie/tortie/ipam"
+)
+
+// Addresses gives addresses of pools, and takes them back.
+type Addresses interface {
+	Settings(ctx context.Context) (ipam.Settings, error)
+	Assign(ctx context.Context, r ipam.Request) (ipam.Result, error)
+	Release(ctx context.Context, handle string, o ipam.ReleaseOptions) ([]netip.Addr, error)
+}
+
+// demand is what an attach wants of the pools: the first of these that there are pools for. None: all of its addresses
+// are allocated by somebody else.
+func (w *Workloads) demand(ctx context.Context, r agentapi.AttachRequest, j *job) ([]ipam.Request, error) {
+	req := ipam.Request{
+		Handle: ipam.HandleOf(r.Sandbox, r.Interface),
+		Owner:  api.Owner{Namespace: j.entry.Namespace, Pod: j.endpoint.Spec.Workload, UID: j.entry.UID, Node: w.o.Node},
+	}
+	if w.o.Addresses == nil {
+		if len(r.Addresses) > 0 {
+			return nil, nil
+		}
+		return nil, agentapi.Errorf(agentapi.CodeNoAddress, "attach: this agent allocates no addresses: give some")
+	}
+	s, err := w.o.Addresses.Settings(ctx)
+	if err != nil {
+		return nil, storeError("attach: reading what pools of addresses there are", err)
+	}
+	if len(r.Addresses) > 0 {
+		// Whoever gave them may give those of a pool that is disabled: that pool gives none itself.
+		req.Addrs = slices.DeleteFunc(slices.Clone(j.entry.Addrs), func(a netip.Addr) bool { return !holds(s.Pools, a) })
+		if len(req.Addrs) == 0 {
+			return nil, nil
+		}
+		return []ipam.Request{req}, nil
+	}
+	want := r.Allocate
+	if want == nil {
+		want = &agentapi.Allocate{}
+	}
+	req.Pools = want.Pools
+	if len(want.Addresses) > 0 {
+		req.Addrs = j.entry.Addrs
+		return []ipam.Request{req}, nil
+	}
+	if want.V4 || want.V6 {
+		req.V4, req.V6 = want.V4, want.V6
+		return []ipam.Request{req}, nil
+	}
+	if len(s.Pools) == 0 {
+		return nil, agentapi.Errorf(agentapi.CodeNoAddress,
+			"attach: there is no pool to allocate an address from: create an IPPool, or give an address")
+	}
+	return families(req, s.Pools), nil
+}
+
+// families asks for an address of each family that there are pools of. Those may not be for this node or workload: then
+// it is asked for one family alone.
+func families(req ipam.Request, pools []*api.IPPool) []ipam.Request {
+	v4, v6 := req, req
+	v4.V4, v6.V6 = true, true
+	has4, has6 := false, false
+	for _, p := range pools {
+		prefix, err := api.ParsePrefix(p.Spec.CIDR)
+		if err != nil || !serves(p, prefix, req.Pools) {
+			continue
+		}
+		has4, has6 = has4 || prefix.Addr().Is4(), has6 || prefix.Addr().Is6()
+	}
+	switch {
+	case has4 && has6:
+		both := req
+		both.V4, both.V6 = true, true
+		return []ipam.Request{both, v4, v6}
+	case has6:
+		return []ipam.Request{v6}
+	}
+	return []ipam.Request{v4} // or the reason why there is none
+}
+
+func serves(p *api.IPPool, prefix netip.Prefix, named []string) bool {
+	if len(named) > 0 {
+		return slices.ContainsFunc(named, func(n string) bool {
+			want, err := netip.ParsePrefix(n)
+			return n == p.Name || err == nil && want.Masked() == prefix
+		})
+	}
+	return !p.Spec.Disabled && p.Spec.AssignmentMode != "Manual" &&
+		(len(p.Spec.AllowedUses) == 0 || slices.Contains(p.Spec.AllowedUses, ipam.UseWorkload))
+}
+
+// holds says whether a pool gives addresses among which a is.
+func holds(pools []*api.IPPool, a netip.Addr) bool {
+	return slices.ContainsFunc(pools, func(p *api.IPPool) bool {
+		prefix, err := api.ParsePrefix(p.Spec.CIDR)
+		return err == nil && !p.Spec.Disabled && prefix.Contains(a)
+	})
+}
+
+// allocate gets the addresses of j, and writes its WorkloadEndpoint with them, in one write.
+func (w *Workloads) allocate(ctx context.Context, j *job, demand []ipam.Request) error {
+	var err error
+	for _, req := range demand {
+		if err = w.assign(ctx, j, req); !errors.Is(err, ipam.ErrNoPool) {
+			break
+		}
+	}
+	if err != nil {
+		return addressError(err)
+	}
+	s, err := w.o.Store()
+	if err != nil {
+		return storeError("attach: try again", err)
+	}
+	o, err := s.Get(ctx, api.KeyOf(j.endpoint))
+	if err != nil {
+		return storeError("attach: reading the WorkloadEndpoint back, try again", err)
+	}
+	j.stored, err = asEndpoint(o)
+	return err
+}
+
+func (w *Workloads) assign(ctx context.Context, j *job, req ipam.Request) error {
+	given := j.entry.Addrs
+	var was *api.WorkloadEndpoint // that is in the way
+	var err error
+	for range writeTries {
+		j.written = true // an answer may get lost on its way
+		addrs := given
+		req.Ops = func(r ipam.Result) []datastore.Op {
+			if len(given) == 0 {
+				addrs = nil
+				for _, h := range r.Addrs {
+					addrs = append(addrs, h.Addr)
+				}
+			}
+			o := *j.endpoint
+			o.Spec.IPNetworks = networks(addrs)
+			if was == nil {
+				return []datastore.Op{{Verb: datastore.Create, Object: &o}}
+			}
+			o.ResourceVersion = was.ResourceVersion
+			return []datastore.Op{{Verb: datastore.Update, Object: &o}}
+		}
+		if _, err = w.o.Addresses.Assign(ctx, req); err == nil {
+			j.entry.Addrs = addrs
+			j.endpoint.Spec.IPNetworks = networks(addrs)
+			return nil
+		}
+		if !changed(err) {
+			return err
+		}
+		s, sErr := w.o.Store()
+		if sErr != nil {
+			return sErr
+		}
+		o, gErr := s.Get(ctx, api.KeyOf(j.endpoint))
+		if gErr != nil && !errors.Is(gErr, datastore.ErrNotFound) && !errors.Is(gErr, datastore.ErrUnreadable) {
+			return gErr
+		}
+		was, _ = asEndpoint(o)
+		if errors.Is(gErr, datastore.ErrUnreadable) {
+			was = &api.WorkloadEndpoint{} // replaced as it is
+		}
+	}
+	return err
+}
+
+// changed says that something is not as it was when it was looked at.
+func changed(err error) bool {
+	return errors.Is(err, datastore.ErrExists) || errors.Is(err, datastore.ErrConflict) || errors.Is(err, datastore.ErrNotFound)
+}
+
+// addressError puts an error of the allocator into words for a client.
+func addressError(err error) error {
+	for _, c := range []struct {
+		is   error
+		code agentapi.Code
+	}{
+		{ipam.ErrNoPool, agentapi.CodeNoAddress},
+		{ipam.ErrFull, agentapi.CodeNoAddress},
+		{ipam.ErrTaken, agentapi.CodeConflict},
+		{ipam.ErrInvalid, agentapi.CodeBadRequest},
+	} {
+		if errors.Is(err, c.is) {
+			return agentapi.Errorf(c.code, "attach: %v", err)
+		}
+	}
+	return storeError("attach: no address was allocated, try again", err)
+}
+
+// refused says that an error of allocate is about the request: then nothing was written.
+func refused(err error) bool {
+	switch agentapi.CodeOf(err) {
+	case agentapi.CodeNoAddress, agentapi.CodeConflict, agentapi.CodeBadRequest:
+		return true
+	}
+	return false
+}
+
+// reclaim takes back the addresses of an attachment that the ledger does not know: its entry was damaged, say. If that
+// can't be done now, the ledger has it from now on.
+func (w *Workloads) reclaim(ctx context.Context, id drivers.EndpointID) error {
+	if w.o.Addresses == nil {
+		return nil
+	}
+	tctx, cancel := context.WithTimeout(ctx, deleteTimeout)
+	defer cancel()
+	err := w.releaseUnknown(tctx, id)
+	if err == nil {
+		return nil
+	}
+	w.o.Log.Info("addresses are released later", "sandbox", id.Sandbox, "interface", id.Interface, "err", err)
+	return w.o.Ledger.Put(ledger.Entry{Sandbox: id.Sandbox, Interface: id.Interface, BootID: w.o.BootID, Allocated: true, Phase: ledger.Gone})
+}
+
+// releaseUnknown releases what an attachment has whose WorkloadEndpoint has no known name.
+func (w *Workloads) releaseUnknown(ctx context.Context, id drivers.EndpointID) error {
+	s, err := w.o.Store()
+	if err != nil {
+		return err
+	}
+	handle := ipam.HandleOf(id.Sandbox, id.Interface)
+	addrs, err := w.o.Addresses.Release(ctx, handle, ipam.ReleaseOptions{})
+	if err != nil || len(addrs) == 0 {
+		return err
+	}
+	w.o.Log.Info("released addresses of a workload that was not in the ledger", "sandbox", id.Sandbox, "addresses", addrs)
+	all, err := s.List(ctx, "WorkloadEndpoint", "")
+	if err != nil && !errors.Is(err, datastore.ErrUnreadable) {
+		return err
+	}
+	for _, o := range all {
+		e, err := asEndpoint(o)
+		if err != nil || e.Spec.Node != w.o.Node || e.Spec.ContainerID != id.Sandbox || cmp.Or(e.Spec.Endpoint, "eth0") != id.Interface {
+			continue
+		}
+		if err := s.Delete(ctx, api.KeyOf(e), e.ResourceVersion); err != nil && !changed(err) {
+			return fmt.Errorf("deleting %s: %w", api.KeyOf(e), err)
+		}
+	}
+	return nil
+}
+
+// networks is addresses as a WorkloadEndpoint has them.
+func networks(addrs []netip.Addr) []string {
+	var out []string
+	for _, a := range addrs {
+		out = append(out, netip.PrefixFrom(a, a.BitLen()).String())
+	}
+	return out
+}
