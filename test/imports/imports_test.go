@@ -36,7 +36,7 @@ var rules = []rule{
 	{dir: "drivers/linux", only: []string{"=drivers", "drivers/linux", "internal"}},
 	{dir: "calcgraph", only: []string{"api", "calcgraph", "=drivers", "internal"}, std: true,
 		extern: []string{"github.com/RoaringBitmap/roaring/v2", "k8s.io/apimachinery"}},
-	{dir: "agent", only: []string{"agent", "api", "calcgraph", "=datastore", "=drivers", "internal"},
+	{dir: "agent", only: []string{"agent", "api", "calcgraph", "=datastore", "=drivers", "internal", "ipam"},
 		never: []string{module + "/drivers/linux", module + "/drivers/ebpf", module + "/drivers/windows", module + "/drivers/vpp"}},
 	{dir: "ctl", only: []string{"api", "calcgraph", "ctl", "datastore", "=drivers", "internal"},
 		never: []string{module + "/drivers/linux", module + "/agent", "go.etcd.io/etcd/server"}},

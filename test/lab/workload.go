@@ -30,13 +30,14 @@ type Workload struct {
 	Servers   []Server
 	HostIface string
 	closers   []io.Closer
+	request   agentapi.AttachRequest
 }
 
 // WorkloadSpec says what to plug in.
 type WorkloadSpec struct {
 	Name, Namespace string
 	Node            int // index of the node, from 1
-	Host            int // of the address within the node's block, from 1
+	Host            int // of the address within the node's block, from 1; 0 = the agent allocates addresses of pools
 	Labels          map[string]string
 	Profiles        []string
 	Servers         []Server
@@ -44,9 +45,25 @@ type WorkloadSpec struct {
 
 // AddWorkload makes a namespace, plugs it in through the agent's socket, and starts its servers.
 func (l *Lab) AddWorkload(ctx context.Context, s WorkloadSpec) (*Workload, error) {
+	w, err := l.NewWorkload(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Attach(ctx); err != nil {
+		return nil, err
+	}
+	w.closers, err = w.serve(s.Servers)
+	return w, err
+}
+
+// NewWorkload makes a namespace.
+func (l *Lab) NewWorkload(s WorkloadSpec) (*Workload, error) {
 	n := l.Nodes[s.Node-1]
 	var addrs []netip.Addr
 	for _, family := range []int{4, 6} {
+		if s.Host == 0 {
+			break
+		}
 		a := n.Block(family).Addr()
 		for range s.Host {
 			a = a.Next()
@@ -59,27 +76,31 @@ func (l *Lab) AddWorkload(ctx context.Context, s WorkloadSpec) (*Workload, error
 	}
 	w := &Workload{Host: h, Node: n, Namespace: s.Namespace, Servers: s.Servers}
 	l.workloads = append(l.workloads, w)
-	req := agentapi.AttachRequest{
+	w.request = agentapi.AttachRequest{
 		Sandbox: l.ID + "." + s.Name, Interface: "eth0", Addresses: addrs,
 		Workload: agentapi.Workload{Orchestrator: "lab", Namespace: s.Namespace, Name: s.Name, Labels: s.Labels, Profiles: s.Profiles},
 	}
 	for _, srv := range s.Servers {
 		if srv.Name != "" {
-			req.Workload.Ports = append(req.Workload.Ports, agentapi.Port{Name: srv.Name, Protocol: "TCP", Port: srv.Port})
+			w.request.Workload.Ports = append(w.request.Workload.Ports, agentapi.Port{Name: srv.Name, Protocol: "TCP", Port: srv.Port})
 		}
 	}
-	ns, err := os.Open(h.ns.Path())
+	return w, nil
+}
+
+// Attach plugs the workload in. Doing that again changes nothing.
+func (w *Workload) Attach(ctx context.Context) error {
+	ns, err := os.Open(w.ns.Path())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer ns.Close()
-	got, err := n.Client().Attach(ctx, req, ns)
+	got, err := w.Node.Client().Attach(ctx, w.request, ns)
 	if err != nil {
-		return nil, fmt.Errorf("attaching %s: %w", s.Name, err)
+		return fmt.Errorf("attaching %s: %w", w.Name, err)
 	}
-	w.HostIface = got.HostIface
-	w.closers, err = h.serve(s.Servers)
-	return w, err
+	w.HostIface, w.Addrs = got.HostIface, got.Addresses
+	return nil
 }
 
 // Detach unplugs the workload. Its namespace stays.
