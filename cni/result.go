@@ -2,6 +2,7 @@ package cni
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -60,6 +61,17 @@ func (c *conf) previous() (*current.Result, error) {
 	if err := json.Unmarshal(b, &keys); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "reading prevResult", err.Error())
 	}
+	for _, list := range []string{"interfaces", "ips", "routes"} { // the library trusts that their entries are there
+		var entries []json.RawMessage
+		if err := json.Unmarshal(orNull(keys[list]), &entries); err != nil {
+			return nil, types.NewError(types.ErrDecodingFailure, "reading prevResult", list+": "+err.Error())
+		}
+		for i, e := range entries {
+			if string(e) == "null" {
+				return nil, types.NewError(types.ErrDecodingFailure, "reading prevResult", fmt.Sprintf("%s[%d] is null", list, i))
+			}
+		}
+	}
 	version := c.CNIVersion
 	if v, ok := keys["cniVersion"]; ok {
 		if err := json.Unmarshal(v, &version); err != nil {
@@ -77,6 +89,13 @@ func (c *conf) previous() (*current.Result, error) {
 		}
 	}
 	return nil, types.NewError(types.ErrDecodingFailure, "reading prevResult", err.Error())
+}
+
+func orNull(b json.RawMessage) json.RawMessage {
+	if len(b) == 0 {
+		return json.RawMessage("null")
+	}
+	return b
 }
 
 // addressesIn are the addresses that a result gives an interface of a workload; ok says whether it has the interface.
