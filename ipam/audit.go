@@ -83,10 +83,7 @@ func (a *Allocator) view(ctx context.Context, o AuditOptions) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &world{nodes: map[string]bool{}}
-	if w.rules, err = s.rules(); err != nil {
-		return nil, err
-	}
+	w := &world{rules: s.rules(), nodes: map[string]bool{}}
 	// Affinities come first: with a block that is gone by now, one would look as if it led nowhere, but is not the
 	// same at a second look.
 	if w.affinities, err = a.readAffinities(ctx); err != nil {

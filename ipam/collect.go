@@ -296,10 +296,7 @@ func (a *Allocator) tidy(ctx context.Context, grace time.Duration) error {
 	if err != nil {
 		return err
 	}
-	r, err := s.rules()
-	if err != nil {
-		return err
-	}
+	r := s.rules()
 	for _, k := range a.blocks {
 		k.stale = true
 	}

@@ -106,10 +106,7 @@ func (a *Allocator) prepare(ctx context.Context) (*rules, map[string]string, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading pools, reservations and configuration: %w", err)
 	}
-	r, err := s.rules()
-	if err != nil {
-		return nil, nil, err
-	}
+	r := s.rules()
 	if !slices.ContainsFunc(r.pools, func(p *pool) bool { return !p.allNodes }) {
 		return r, nil, nil
 	}

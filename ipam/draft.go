@@ -148,6 +148,9 @@ func (j *assign) extra() []datastore.Op { return j.ops }
 func (j *assign) outcome() error        { return j.failed }
 
 func (j *assign) plan(ctx context.Context, d *draft) error {
+	if d.rules.none != nil {
+		return fmt.Errorf("no address is given while it is not known which are reserved: %w", d.rules.none)
+	}
 	if !j.planned {
 		j.planned, j.had = true, d.held(j.req.Handle)
 	}

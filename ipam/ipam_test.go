@@ -562,3 +562,49 @@ func TestRestart(t *testing.T) {
 		}
 	}
 }
+
+// TestConcurrent lets real goroutines on a few nodes fight for a small pool: for the race detector.
+func TestConcurrent(t *testing.T) {
+	b := newBench(t, poolYAML("v4", "10.65.0.0/26", ", blockSize: 29"), poolYAML("v6", "fd65::/122", ", blockSize: 125"))
+	var mu sync.Mutex
+	held := map[netip.Addr]string{}
+	var wg sync.WaitGroup
+	for n := range 3 {
+		a := b.node(fmt.Sprint("n", n))
+		for w := range 6 {
+			wg.Go(func() {
+				for i := range 30 {
+					handle := fmt.Sprintf("h%d-%d-%d", n, w, i)
+					r, err := a.Assign(t.Context(), Request{Handle: handle, V4: true, V6: i%2 == 0})
+					if err != nil {
+						if !errors.Is(err, ErrFull) && !errors.Is(err, ErrBusy) {
+							t.Error(err)
+						}
+						continue
+					}
+					mu.Lock()
+					for _, h := range r.Addrs {
+						if other, ok := held[h.Addr]; ok {
+							t.Errorf("%s is given to %s and to %s", h.Addr, other, handle)
+						}
+						held[h.Addr] = handle
+					}
+					mu.Unlock()
+					mu.Lock()
+					for _, h := range r.Addrs {
+						delete(held, h.Addr)
+					}
+					mu.Unlock()
+					if got, err := a.Release(t.Context(), handle, ReleaseOptions{Held: r.Addrs}); err != nil || len(got) != len(r.Addrs) {
+						t.Errorf("released %v of %v, %v", got, r.Addrs, err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	r, err := b.node("auditor").Audit(t.Context(), AuditOptions{})
+	if err != nil || r.Allocated != 0 || len(r.Objects) > 0 {
+		t.Errorf("audit %+v, %v", r, err)
+	}
+}

@@ -2,4 +2,8 @@
 
 package ipam
 
-const fuzzSteps = 60_000 // each is many times slower
+// Everything is many times slower with the race detector.
+const (
+	fuzzSteps = 200_000
+	EtcdNodes = 150
+)

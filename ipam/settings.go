@@ -21,6 +21,9 @@ type Settings struct {
 	Pools        []*api.IPPool
 	Reservations []*api.IPReservation
 	Config       api.IPAMConfigurationSpec
+	// Unreadable says why no address may be given: something that forbids some can't be read. They are taken back all
+	// the same.
+	Unreadable error
 }
 
 // ReadSettings reads them from a store.
@@ -34,17 +37,23 @@ func ReadSettings(ctx context.Context, s Store, log *slog.Logger) (Settings, err
 	}
 	// A reservation that can't be read may be of any address. Neither does a configuration that can't be read mean the
 	// default.
-	if out.Reservations, err = list[*api.IPReservation](ctx, s, "IPReservation"); err != nil {
+	out.Pools = pools
+	out.Reservations, err = list[*api.IPReservation](ctx, s, "IPReservation")
+	if errors.Is(err, datastore.ErrUnreadable) {
+		out.Unreadable = err
+	} else if err != nil {
 		return out, err
 	}
 	o, err := s.Get(ctx, api.Key{Kind: "IPAMConfiguration", Name: api.IPAMConfigurationName})
-	if err != nil && !errors.Is(err, datastore.ErrNotFound) {
+	switch {
+	case errors.Is(err, datastore.ErrUnreadable):
+		out.Unreadable = err
+	case errors.Is(err, datastore.ErrNotFound):
+	case err != nil:
 		return out, err
+	default:
+		out.Config = o.(*api.IPAMConfiguration).Spec
 	}
-	if c, ok := o.(*api.IPAMConfiguration); ok && err == nil {
-		out.Config = c.Spec
-	}
-	out.Pools = pools
 	return out, nil
 }
 
@@ -68,6 +77,7 @@ type rules struct {
 	auto      bool // blocks are taken when needed
 	maxBlocks int
 	cooldown  time.Duration
+	none      error // why no address may be given
 }
 
 type pool struct {
@@ -80,10 +90,10 @@ type pool struct {
 	allNodes, allSpace bool
 }
 
-func (s Settings) rules() (*rules, error) {
+func (s Settings) rules() *rules {
 	r := &rules{
 		strict: s.Config.StrictAffinity, auto: s.Config.AutoAllocateBlocks == nil || *s.Config.AutoAllocateBlocks,
-		maxBlocks: s.Config.MaxBlocksPerHost, cooldown: time.Duration(s.Config.IPCooldownSeconds) * time.Second,
+		maxBlocks: s.Config.MaxBlocksPerHost, cooldown: time.Duration(s.Config.IPCooldownSeconds) * time.Second, none: s.Unreadable,
 	}
 	if r.maxBlocks <= 0 {
 		r.maxBlocks = DefaultMaxBlocks
@@ -97,12 +107,13 @@ func (s Settings) rules() (*rules, error) {
 		for _, c := range o.Spec.ReservedCIDRs {
 			p, err := api.ParsePrefix(c)
 			if err != nil {
-				return nil, fmt.Errorf("reservation %s: %w", o.Name, err)
+				r.none = fmt.Errorf("reservation %s: %w", o.Name, err)
+				continue
 			}
 			r.reserved = append(r.reserved, p)
 		}
 	}
-	return r, nil
+	return r
 }
 
 // readPool returns nil for a pool that is not valid.

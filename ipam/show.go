@@ -50,10 +50,7 @@ func (a *Allocator) Show(ctx context.Context) (Usage, error) {
 	if err != nil {
 		return u, fmt.Errorf("counting addresses: %w", err)
 	}
-	r, err := s.rules()
-	if err != nil {
-		return u, fmt.Errorf("counting addresses: %w", err)
-	}
+	r := s.rules()
 	objects, err := list[*api.IPAMBlock](ctx, a.store, "IPAMBlock")
 	if err != nil && !errors.Is(err, datastore.ErrUnreadable) {
 		return u, fmt.Errorf("counting addresses: %w", err)
