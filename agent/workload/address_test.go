@@ -14,6 +14,7 @@ import (
 	"github.com/tortie/tortie/agent/ledger"
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/datastore/mem"
 	"github.com/tortie/tortie/internal/agentapi"
 	"github.com/tortie/tortie/ipam"
 )
@@ -344,4 +345,39 @@ func TestStrayGivesBack(t *testing.T) {
 		t.Errorf("left: %v", got)
 	}
 	h.audit("in the end")
+}
+
+// lostTxn loses the answer to the first Txn.
+type lostTxn struct {
+	*mem.Store
+	lost bool
+}
+
+func (s *lostTxn) Txn(ctx context.Context, ops ...datastore.Op) error {
+	err := s.Store.Txn(ctx, ops...)
+	if !s.lost && err == nil {
+		s.lost, err = true, datastore.ErrUnavailable
+	}
+	return err
+}
+
+// TestLostAnswerOfAllocation: the store has given addresses, but says that it can't be reached; it is asked again.
+func TestLostAnswerOfAllocation(t *testing.T) {
+	h := poolHost(true)(t)
+	w := h.begin()
+	if _, err := h.ask(w, agentapi.AttachRequest{Sandbox: "first"}); err != nil { // the node has blocks now
+		t.Fatal(err)
+	}
+	if err := h.detach(w, "first"); err != nil {
+		t.Fatal(err)
+	}
+	w.o.Addresses = newPools(&lostTxn{Store: h.store})
+	if _, err := h.ask(w, agentapi.AttachRequest{Sandbox: "s1"}); agentapi.CodeOf(err) != agentapi.CodeUnavailable {
+		t.Errorf("attach: %v", err)
+	}
+	if w.finish(t.Context()) {
+		t.Error("not finished")
+	}
+	h.nothing(w, "after an answer that was lost")
+	h.audit("after an answer that was lost")
 }

@@ -272,7 +272,7 @@ func (h *host) detach(w *Workloads, sandbox string) error {
 	return w.Detach(h.t.Context(), agentapi.DetachRequest{Sandbox: sandbox, Interface: "eth0"})
 }
 
-// TestCrashInAttach crashes at every step of an attach; then the caller asks again, or unplugs.
+// TestCrashInAttach crashes at every step of an attach; then the caller asks again, or unplugs, or is never heard of again.
 func TestCrashInAttach(t *testing.T) {
 	withAndWithoutPools(t, crashInAttach)
 }
@@ -280,7 +280,7 @@ func TestCrashInAttach(t *testing.T) {
 func crashInAttach(t *testing.T, newHost func(*testing.T) *host) {
 	for n := 1; ; n++ {
 		crashed := false
-		for _, then := range []string{"attach", "detach", "attach another"} {
+		for _, then := range []string{"attach", "detach", "attach another", "nothing"} {
 			h := newHost(t)
 			w := h.begin()
 			h.steps, h.crashAt = 0, n
@@ -308,6 +308,14 @@ func crashInAttach(t *testing.T, newHost func(*testing.T) *host) {
 				w.finish(t.Context())
 				// Without an entry nobody knows what the store has; there is none only before the ledger was written.
 				h.nothing(w, when)
+			case "nothing":
+				// What is not plugged in is cleaned up by the ledger alone.
+				if w.finish(t.Context()) {
+					t.Errorf("%s: not finished", when)
+				}
+				if len(w.o.Ledger.List()) == 0 {
+					h.nothing(w, when)
+				}
 			case "attach another":
 				// The workload came again in another sandbox; the runtime unplugs the first.
 				if err := h.detach(w, "s1"); err != nil {
