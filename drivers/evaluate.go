@@ -28,7 +28,7 @@ const AllHostIfaces = "*"
 //
 //	1 Unknown interface             deny, in every conntrack state
 //	2 source and tunnels            anti-spoofing of workloads; encapsulated packets
-//	3 link traffic                  ARP, neighbour discovery and MLD between a workload and its own host: allow
+//	3 link traffic                  ARP, neighbour discovery and MLD between the host and its neighbours, workloads or not: allow
 //	4 untracked policy of hosts     allow: no conntrack, and no further host stage
 //	5 conntrack                     invalid: deny; established, related: allow
 //	6 pre-DNAT policy of hosts      on OrigDst; allow: no further host stage
@@ -337,17 +337,22 @@ func (w *walk) tunnel() result {
 	return w.say(denied, StageSource, ep, in, "tunnel packet of no peer")
 }
 
-// link is step 3, in every conntrack state: ARP and IPv6's link traffic between a workload and its own host.
+// link is step 3, in every conntrack state: ARP and IPv6's link traffic between the host and a workload of its own, or
+// between the host and what is on the link of a host interface. It is ahead of every policy of a host endpoint, and of the
+// failsafes: without it the host could not be reached at all once its neighbours have forgotten it, whatever policy allows.
 //
 // ARP is no IP packet and no other step is about it. A host's interfaces speak it freely; it is never forwarded; from a
 // workload the sender must be an address that it may use, so that it claims no other's, or nothing at all (a probe from
 // 0.0.0.0) about an address of its own.
+//
+// On a host interface IPv6's link traffic is just as free, routers' messages included. Redirects are not: they change
+// where the host sends to, and nothing needs them. What is forwarded is nobody's link traffic and policy judges it.
 func (w *walk) link() result {
 	ep := w.from.ep
-	if w.from.kind != PlaceWorkload {
+	if ep == nil {
 		ep = w.to.ep
 	}
-	towards := w.to.kind == PlaceWorkload
+	towards := w.to.kind == PlaceWorkload || w.from.kind == PlaceHostIface
 	if w.isLink() {
 		return w.say(allowed, StageLink, ep, towards, "")
 	}
@@ -361,6 +366,8 @@ func (w *walk) link() result {
 func (w *walk) isLink() bool {
 	fromWorkload := w.from.kind == PlaceWorkload && w.to.kind == PlaceProcess
 	toWorkload := w.from.kind == PlaceProcess && w.to.kind == PlaceWorkload
+	onHostIface := w.from.kind == PlaceHostIface && w.to.kind == PlaceProcess ||
+		w.from.kind == PlaceProcess && w.to.kind == PlaceHostIface
 	if w.p.ARP {
 		host := w.from.kind != PlaceWorkload && w.to.kind != PlaceWorkload &&
 			(w.from.kind == PlaceProcess || w.to.kind == PlaceProcess)
@@ -369,15 +376,15 @@ func (w *walk) isLink() bool {
 	if w.p.Proto != protoICMPv6 || w.p.Src.Is4() {
 		return false
 	}
-	return toWorkload && linkTo(w.p) || fromWorkload && linkFrom(w.from.ep, w.p)
+	return (toWorkload || onHostIface) && linkTo(w.p) || fromWorkload && linkFrom(w.from.ep, w.p)
 }
 
 func mayARP(e *Endpoint, sender, target netip.Addr) bool {
 	return mayUse(e, sender) || sender.IsUnspecified() && hasAddr(e.Addrs, target)
 }
 
-// linkTo reports whether p, from the host to a workload, is link traffic: neighbour discovery (133-136) that no router
-// has forwarded, or multicast listener discovery (130-132, 143).
+// linkTo reports whether p, from the host to a workload, or between the host and one of its own interfaces, is link
+// traffic: neighbour discovery (133-136) that no router has forwarded, or multicast listener discovery (130-132, 143).
 func linkTo(p Packet) bool {
 	switch p.ICMPType {
 	case 133, 134, 135, 136:

@@ -1,6 +1,7 @@
 package drivers
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -280,9 +281,48 @@ func TestLinkTraffic(t *testing.T) {
 		{"a solicitation to another workload", []change{denyAll}, pkt(fromA, fromB, "fd00::1", "fd00::2", icmpv6(135, 255)), deny, StageEgress, ""},
 	}
 	for c := CTNew; c <= CTUntracked; c++ {
+		cases = append(cases, hostLinkCases(c)...)
 		cases = append(cases, evalCase{"an advertisement, " + c.String(), node, pkt(fromA, process, "fd00::1", "fe80::1", icmpv6(136, 255), ct(c)), allow, StageLink, ""})
 	}
 	runCases(t, cases)
+}
+
+// hostLinkCases are IPv6's link traffic on a host interface where every stage denies.
+func hostLinkCases(c CTState) []evalCase {
+	closed := []change{host("eth0")}
+	for _, list := range []string{"normal in", "normal out", "untracked in", "untracked out", "pre-dnat in", "forward in", "forward out"} {
+		closed = append(closed, tierOf("eth0 "+list, "t", Deny, rule(Deny)))
+	}
+	in := func(typ, hops uint8) Packet {
+		return pkt(eth0, process, "fe80::9", "ff02::1", icmpv6(typ, hops), ct(c))
+	}
+	out := func(typ, hops uint8) Packet {
+		return pkt(process, eth0, "fd10::1", "fd10::9", icmpv6(typ, hops), ct(c))
+	}
+	var cases []evalCase
+	for _, typ := range []uint8{133, 134, 135, 136, 130, 131, 132, 143} {
+		name := fmt.Sprintf("on a closed host interface, ICMPv6 %d, %s: ", typ, c)
+		hops := uint8(255)
+		if typ < 133 || typ > 136 {
+			hops = 1
+		}
+		cases = append(cases,
+			evalCase{name + "in", closed, in(typ, hops), allow, StageLink, ""},
+			evalCase{name + "out", closed, out(typ, hops), allow, StageLink, ""},
+			evalCase{name + "forwarded", closed, pkt(eth0, eth1, "fd10::9", "fd11::9", icmpv6(typ, 255), ct(c)), deny, StageUntracked, ""},
+			evalCase{name + "to a workload", closed, pkt(eth0, fromA, "fd10::9", "fd00::1", icmpv6(typ, 255), ct(c)), deny, StageUntracked, ""},
+			evalCase{name + "from an unknown interface", closed, pkt(Place{Iface: "tortzzzz"}, process, "fe80::9", "ff02::1", icmpv6(typ, hops), ct(c)), deny, StageInterface, ""},
+			evalCase{name + "to an unknown interface", closed, pkt(process, Place{Iface: "tortzzzz"}, "fe80::9", "ff02::1", icmpv6(typ, hops), ct(c)), deny, StageInterface, ""},
+		)
+		if hops == 255 {
+			cases = append(cases,
+				evalCase{name + "in, from beyond a router", closed, in(typ, 254), deny, StageUntracked, ""},
+				evalCase{name + "out, for beyond a router", closed, out(typ, 254), deny, StageUntracked, ""})
+		}
+	}
+	return append(cases,
+		evalCase{"a redirect to a closed host, " + c.String(), closed, in(137, 255), deny, StageUntracked, ""},
+		evalCase{"a redirect from a closed host, " + c.String(), closed, out(137, 255), deny, StageUntracked, ""})
 }
 
 func TestConntrack(t *testing.T) {

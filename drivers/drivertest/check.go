@@ -132,7 +132,7 @@ func checkAddrs(s *drivers.State, p Probe) error {
 	return fmt.Errorf("%v is not routed to %s", pk.Dst, to.Name)
 }
 
-// onLink reports whether an IPv6 packet is between two ends of a workload's link, by its addresses.
+// onLink reports whether an IPv6 packet is between two ends of a link of the node, by its addresses.
 func onLink(p drivers.Packet) bool {
 	return isLink(p) && (p.HopLimit == 255) && (isOwnLink(p) || p.To.Kind == drivers.PlaceProcess || p.From.Kind == drivers.PlaceProcess)
 }
@@ -141,14 +141,17 @@ func isOwnLink(p drivers.Packet) bool {
 	return p.Src.IsLinkLocalUnicast() || p.Dst.IsLinkLocalUnicast() || p.Dst.IsMulticast() || p.Src.IsUnspecified()
 }
 
-// checkOnLink is checkAddrs for ARP and neighbour discovery: between a workload and its own host.
+// checkOnLink is checkAddrs for ARP and neighbour discovery: between a workload and its own host, or, neighbour discovery
+// only, between the host and what is beyond an interface of its own.
 func checkOnLink(p drivers.Packet, from, to Site) error {
 	tort := func(s Site) bool { return s.LinkLocal.IsValid() }
 	out, in := tort(from) && to.Name == "host", from.Name == "host" && tort(to)
 	hostOwns := func(a netip.Addr) bool { s, _ := SiteByName("host"); return s.Owns(a) }
 	switch {
+	case !p.ARP && (from.Name == "host" && len(to.HostAddrs) > 0 || to.Name == "host" && len(from.HostAddrs) > 0):
+		return checkHostLink(p, from, to)
 	case !out && !in:
-		return fmt.Errorf("link traffic is between a workload and its own host")
+		return fmt.Errorf("link traffic is between the host and a neighbour, and ARP between it and a workload")
 	case p.ARP && !p.Src.Is4():
 		return fmt.Errorf("ARP is of IPv4")
 	case p.ARP && out && p.Dst != Gateway4:
@@ -162,6 +165,18 @@ func checkOnLink(p drivers.Packet, from, to Site) error {
 	case in && p.Src != HostLinkLocal && !hostOwns(p.Src):
 		return fmt.Errorf("%v is not of the host on that link", p.Src)
 	case in && p.Dst != to.LinkLocal && p.Dst != to.Addr(true) && p.Dst != netip.IPv6LinkLocalAllNodes():
+		return fmt.Errorf("%v is not of %s on that link", p.Dst, to.Name)
+	}
+	return nil
+}
+
+// checkHostLink is checkAddrs for neighbour discovery on an interface of the host. The node has no link-local address there.
+func checkHostLink(p drivers.Packet, from, to Site) error {
+	group := p.Dst == netip.IPv6LinkLocalAllNodes() || to.Name == "host" && p.Dst == netip.IPv6LinkLocalAllRouters()
+	switch {
+	case !from.Owns(p.Src) && (from.Name == "host" || !p.Src.IsLinkLocalUnicast()):
+		return fmt.Errorf("%v is not of %s on that link", p.Src, from.Name)
+	case !to.Owns(p.Dst) && !group:
 		return fmt.Errorf("%v is not of %s on that link", p.Dst, to.Name)
 	}
 	return nil

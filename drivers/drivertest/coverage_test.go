@@ -112,9 +112,9 @@ func ways(all []sighting) map[string]int {
 	return seen
 }
 
-// wantWays is the table of step 7, with every way that it can end.
+// wantWays is the table of step 7, with every way that it can end, and the ways that step 3 cuts short.
 func wantWays() []string {
-	return perFamily(
+	return append(perFamily(
 		"workload -> workload: egress deny", "workload -> workload: ingress deny", "workload -> workload: ingress allow",
 		"workload -> itself: egress allow",
 		"workload -> process: egress deny", "workload -> process: endpoint-to-host allow",
@@ -129,7 +129,8 @@ func wantWays() []string {
 		"process -> workload: ingress allow",
 		"unknown -> workload: interface deny", "unknown -> process: interface deny", "unknown -> iface: interface deny",
 		"workload -> unknown: interface deny", "process -> unknown: interface deny", "iface -> unknown: interface deny",
-	)
+	), "IPv6, workload -> process: link allow", "IPv6, process -> workload: link allow", "IPv6, iface -> process: link allow",
+		"IPv6, process -> iface: link allow")
 }
 
 func perFamily(ways ...string) []string {

@@ -3,19 +3,21 @@ package linux
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/tortie/tortie/drivers"
 )
 
 // The way of a packet, and what each base chain decides (E: the step of drivers.Evaluate):
 //
-//	raw-prerouting   what was cut: drop. From unknown interfaces: drop (E1). Workloads: MAC and source (E2). Untracked In (E4)
-//	raw-output       what was cut: drop. Untracked Out (E4)
+//	raw-prerouting   what was cut: drop. From unknown interfaces: drop (E1). Workloads: MAC and source (E2). Link traffic (E3)
+//	                 passes the rest. Untracked In (E4)
+//	raw-output       what was cut: drop. Link traffic (E3). Untracked Out (E4)
 //	forward-from     invalid, established (E5). Pre-DNAT (E6). Egress, or Forward In (E7)
 //	forward-to       ingress, or Forward Out (E7)
-//	input-from       link traffic (E3). Egress of workloads (E7)
-//	input-to         tunnels (E2). Pre-DNAT (E6). Endpoint-to-host, or Normal In (E7)
-//	postrouting      to unknown interfaces: drop (E1). What the host sends: tunnels (E2), Normal Out (E7)
+//	input-from       link traffic of workloads (E3). Egress of workloads (E7)
+//	input-to         tunnels (E2). Link traffic (E3). Pre-DNAT (E6). Endpoint-to-host, or Normal In (E7)
+//	postrouting      to unknown interfaces: drop (E1). What the host sends: tunnels (E2), link traffic (E3), Normal Out (E7)
 //
 // Two things that look out of order are not. An untracked policy skips the later host stages of what it allowed, and a
 // pre-DNAT policy too: those stages ask its list again, in its own hook's terms (of an untracked packet nothing has been
@@ -93,6 +95,8 @@ func (b *baseBuilder) sharedSets() {
 	b.fixed(Inet, setPorts, []Type{TProto}, byteElems(l4TCP, l4UDP, l4SCTP)...)
 	b.fixed(Inet, setLink1, []Type{TByte}, byteElems(133, 135, 136)...)
 	b.fixed(Inet, setLink2, []Type{TByte}, byteElems(131, 132, 143)...)
+	b.fixed(Inet, setHostLink1, []Type{TByte}, byteElems(133, 134, 135, 136)...)
+	b.fixed(Inet, setHostLink2, []Type{TByte}, byteElems(130, 131, 132, 143)...)
 	b.shared(Inet, setWorkloads, SetObject{Types: name})
 	b.shared(Inet, setUnknown, SetObject{Types: name})
 	b.shared(Inet, setHairpin, SetObject{Types: []Type{TIfName, TIfName}})
@@ -256,6 +260,8 @@ func (b *baseBuilder) rawIn() {
 		for _, t := range b.tunnels() {
 			rules = append(rules, when(does(ActAccept), append(t, match(FLocal, OpEq, native32(2)))...))
 		}
+		rules = append(rules, b.hostLink(match(FLocal, OpEq, native32(2)))...)
+		rules = append(rules, b.hostLink(prefixMatch(FDst6, netip.MustParsePrefix("ff00::/8"), OpPrefix))...)
 		rules = append(rules, b.dispatch(FIIfName, mapUntrackedIn))
 	}
 	b.chain(Inet, baseRawIn, hook("prerouting", prioRaw), rules...)
@@ -276,11 +282,18 @@ func (b *baseBuilder) rawIn() {
 }
 
 // link accepts what workloads send to find neighbours and routers, and to say which groups they listen to.
-func (b *baseBuilder) link(ms ...Match) []Rule {
-	icmp := append([]Match{isFamily(true), isProto(l4ICMPv6)}, ms...)
+func (b *baseBuilder) link(ms ...Match) []Rule { return linkRules(setLink1, setLink2, ms) }
+
+// hostLink accepts link traffic between the host and its own interfaces, and what the host sends to workloads. What is for
+// the host is told from what it forwards by the hook, or by ms where the hook comes before routing: it goes to an address
+// of the host, or to a group (what a multicast router makes of that is judged again as it is forwarded).
+func (b *baseBuilder) hostLink(ms ...Match) []Rule { return linkRules(setHostLink1, setHostLink2, ms) }
+
+func linkRules(neighbours, listeners string, ms []Match) []Rule {
+	icmp := []Match{isFamily(true), isProto(l4ICMPv6)}
 	return []Rule{
-		when(does(ActAccept), append(icmp[:len(icmp):len(icmp)], in(setLink1, FICMPType), match(FHopLimit, OpEq, "\xff"))...),
-		when(does(ActAccept), append(icmp[:len(icmp):len(icmp)], in(setLink2, FICMPType))...),
+		when(does(ActAccept), slices.Concat(icmp, []Match{in(neighbours, FICMPType), match(FHopLimit, OpEq, "\xff")}, ms)...),
+		when(does(ActAccept), slices.Concat(icmp, []Match{in(listeners, FICMPType)}, ms)...),
 	}
 }
 
@@ -290,6 +303,7 @@ func (b *baseBuilder) rawOut() {
 		for _, t := range b.tunnels() {
 			rules = append(rules, when(does(ActAccept), t...))
 		}
+		rules = append(rules, b.hostLink()...)
 		rules = append(rules, b.dispatch(FOIfName, mapUntrackedOut))
 	}
 	if len(rules) == 0 {
@@ -388,6 +402,7 @@ func (b *baseBuilder) input() {
 	b.chain(Inet, baseInFrom, hook("input", prioFrom), from...)
 
 	to := append(link[:len(link):len(link)], b.tunnelRules(chainTunnelIn, FIIfName)...)
+	to = append(to, b.hostLink(notIn(setWorkloads, FIIfName))...)
 	to = append(to, known(), when(does(ActDrop), ctIs(stateInvalid)))
 	to = append(to, b.toHost(fromWorkload))
 	to = append(to, b.allowedEarly()...)
@@ -457,7 +472,8 @@ func (b *baseBuilder) tunnelChain(name string, inward bool) {
 //
 // The host's own packets come in by no interface. But the kernel leaves the tunnel's device on the outer packet that it
 // makes, and its own device on its neighbour discovery: a packet with an interface is forwarded only if its source is not
-// the host's. Neighbour discovery that has been forwarded has a lower hop limit, so what looks like it here is the host's.
+// the host's. Neighbour discovery that has been forwarded has a lower hop limit, so what looks like it here is the host's;
+// listener discovery that has been forwarded was judged where that is done, and is not here either way.
 func (b *baseBuilder) post() {
 	rules := b.prefixDrops(FOIfName, notIn(setWorkloads, FOIfName))
 	if b.c.has(setUnknown) {
@@ -466,7 +482,7 @@ func (b *baseBuilder) post() {
 	through := match(FIIf, OpNe, native32(0))
 	rules = append(rules, b.tunnelRules(chainTunnelOut, FOIfName)...)
 	rules = append(rules, when(does(ActAccept), through, ctIs(stateEstablished|stateRelated)))
-	rules = append(rules, b.link(through)...)
+	rules = append(rules, b.hostLink()...)
 	rules = append(rules, when(does(ActAccept), through, notOwn()), known(), when(does(ActDrop), ctIs(stateInvalid)), when(does(ActAccept), in(setWorkloads, FOIfName)))
 	if b.c.has(mapUntrackedOut) {
 		rules = append(rules, b.dispatch(FOIfName, mapUntrackedOut, ctIs(stateUntracked)))

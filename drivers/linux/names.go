@@ -54,8 +54,10 @@ const (
 	setUnknown   = "unknown"   // interfaces that more than one endpoint claims
 	setHairpin   = "hairpin"   // (interface, interface) of each workload
 	setPorts     = "port-protocols"
-	setLink1     = "link-solicit" // ICMPv6 types of link traffic that must have hop limit 255
-	setLink2     = "link-listen"  // those that need not
+	setLink1     = "link-solicit"         // ICMPv6 types of link traffic from workloads that must have hop limit 255
+	setLink2     = "link-listen"          // those that need not
+	setHostLink1 = "host-link-neighbours" // the same for the host's own interfaces, and towards workloads
+	setHostLink2 = "host-link-listeners"
 
 	mapSource    = "source"     // workload interface -> its chain of sources
 	mapARPSource = "arp-source" // the same for ARP
