@@ -37,6 +37,8 @@ spec:
   types: [Ingress, Egress]
   doNotTrack: true
   applyOnForward: true
+  ingress: [{action: Deny}]
+  egress: [{action: Deny}]
 `
 )
 
