@@ -60,6 +60,7 @@ func sorted(dump string) string {
 }
 
 func TestApplyTwice(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	ns := netnstest.New(t)
 	d := openDriver(t, ns, nil)

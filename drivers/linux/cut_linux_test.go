@@ -164,6 +164,7 @@ func (w *cutWorld) flowsTo(t *testing.T, port uint16) int {
 // TestCutEstablished: flows that a changed policy denies go on, unless the setting is on; then they stop, and what is
 // allowed goes on.
 func TestCutEstablished(t *testing.T) {
+	t.Parallel()
 	w := newCutWorld(t)
 	w.state.Node.CutEstablished = false
 	apply(t, w.d, w.state, nil)
@@ -246,6 +247,7 @@ func (w *cutWorld) notes(t *testing.T) int {
 }
 
 func TestNotes(t *testing.T) {
+	t.Parallel()
 	for _, f := range []flow{
 		{orig: flowTuple{addr("10.65.0.1"), addr("10.65.0.2"), 40000, 80}, reply: flowTuple{addr("10.65.0.2"), addr("10.65.0.1"), 80, 40000}},
 		{orig: flowTuple{addr("fd65::1"), addr("fd96::1"), 40000, 8080}, reply: flowTuple{addr("fd65::2"), addr("fd65::1"), 80, 40000}},
@@ -264,6 +266,7 @@ func TestNotes(t *testing.T) {
 
 // TestCutIsBounded: changes that come fast share walks, a change of nothing has none, and none is forgotten.
 func TestCutIsBounded(t *testing.T) {
+	t.Parallel()
 	w := newCutWorld(t)
 	apply(t, w.d, w.state, nil)
 	until(t, "the first walk", func() bool { return w.count("flow_walks") == 1 })

@@ -46,6 +46,7 @@ func cutState(host bool) *drivers.State {
 }
 
 func TestJudge(t *testing.T) {
+	t.Parallel()
 	routes := map[netip.Addr]string{addr("192.0.2.1"): "eth0", addr("198.51.100.1"): "eth1", addr("10.99.0.1"): "tortb", addr("203.0.113.9"): ""}
 	tuple := func(src string, sport uint16, dst string, dport uint16) flowTuple {
 		return flowTuple{src: addr(src), dst: addr(dst), sport: sport, dport: dport}

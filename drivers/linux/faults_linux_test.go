@@ -42,6 +42,7 @@ func apply(t testing.TB, d *Driver, s *drivers.State, ch *drivers.Changes) {
 
 // TestTampered damages the tables in every way that comes to mind; a resync mends each, and writes no more than it must.
 func TestTampered(t *testing.T) {
+	t.Parallel()
 	ns := netnstest.New(t)
 	d := openDriver(t, ns, nil)
 	s := smallState()
@@ -93,6 +94,7 @@ func TestTampered(t *testing.T) {
 
 // TestTableGone: a small change meets tables that somebody has deleted, and brings all of them back.
 func TestTableGone(t *testing.T) {
+	t.Parallel()
 	ns := netnstest.New(t)
 	d := openDriver(t, ns, nil)
 	s := smallState()
@@ -112,6 +114,7 @@ func TestTableGone(t *testing.T) {
 
 // TestKick: what others do to our tables is heard, what they do to theirs and what we do is not.
 func TestKick(t *testing.T) {
+	t.Parallel()
 	ns := netnstest.New(t)
 	kicks := make(chan struct{}, 100)
 	d := openDriver(t, ns, func(o *Options) { o.Kick = func() { kicks <- struct{}{} } })
@@ -160,6 +163,7 @@ func TestKick(t *testing.T) {
 // TestWalk follows a random walk with hints on the kernel, and compares with what a driver makes that comes fresh to it,
 // from time to time. A resync after each step must find nothing to do.
 func TestWalk(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(3) {
 		ns := netnstest.New(t)
 		d := openDriver(t, ns, nil)
@@ -192,6 +196,7 @@ func TestWalk(t *testing.T) {
 
 // TestIntervals walks one set through prefixes that lie within each other, in every order of coming and going.
 func TestIntervals(t *testing.T) {
+	t.Parallel()
 	ns := netnstest.New(t)
 	d := openDriver(t, ns, nil)
 	w := newWalker(7)
@@ -269,6 +274,7 @@ func ownLists(s *drivers.State) *drivers.State {
 
 // TestBisect refuses two objects of a hundred without saying which.
 func TestBisect(t *testing.T) {
+	t.Parallel()
 	ns := netnstest.New(t)
 	now := time.Unix(1e9, 0)
 	d := openDriver(t, ns, func(o *Options) { o.Clock = func() time.Time { return now } })
@@ -325,6 +331,7 @@ func TestBisect(t *testing.T) {
 // TestQuarantine: beside objects that stay refused, and that the hints name for as long as they are, each of fifty changes
 // is one transaction. Nothing is searched for or read back, until a refused object gets another value.
 func TestQuarantine(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	ns := netnstest.New(t)
 	now := time.Unix(1e9, 0)
@@ -373,6 +380,7 @@ func TestQuarantine(t *testing.T) {
 
 // TestRestart starts over an older world: what is right is not touched, what is unwanted goes, what is foreign stays.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	ns := netnstest.New(t)
 	sh(t, ns, "nft add table inet foreign; nft add chain inet foreign c; nft add rule inet foreign c accept")
 	s := smallState()
@@ -413,6 +421,7 @@ func TestRestart(t *testing.T) {
 }
 
 func TestInspect(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, command string
 		want          int
@@ -449,6 +458,7 @@ func TestInspect(t *testing.T) {
 }
 
 func TestCutFlows(t *testing.T) {
+	t.Parallel()
 	ns := netnstest.New(t)
 	d := openDriver(t, ns, nil)
 	flow := func(src, dst string) *netlink.ConntrackFlow {

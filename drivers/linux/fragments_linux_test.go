@@ -57,6 +57,7 @@ func fragmentProbes() []drivertest.Probe {
 // it the whole is judged: an established flow's fragments arrive. The driver's own rules see to that: nobody else's look
 // at connections.
 func TestFragments(t *testing.T) {
+	t.Parallel()
 	h := newKernelHarness(t)
 	d, err := h.Open(t.Context(), true)
 	if err != nil {

@@ -81,6 +81,7 @@ func smallState() *drivers.State {
 
 // TestRenderGolden shows the whole program of a small State.
 func TestRenderGolden(t *testing.T) {
+	t.Parallel()
 	got := Render(smallState()).String()
 	file := filepath.Join("testdata", "small.golden")
 	if *update {
@@ -261,6 +262,7 @@ func (w *walker) changeEndpoint(i int) {
 // TestCompilerFollows renders a random walk change by change; each program must be the one that its State has by itself,
 // and all that changed in it must have been marked.
 func TestCompilerFollows(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(6) {
 		w := newWalker(seed)
 		c := newCompiler()
@@ -303,6 +305,7 @@ func objects(p Program) map[Key]string {
 
 // TestUnchangedIsNotTouched says what a change costs: its own objects, and no other.
 func TestUnchangedIsNotTouched(t *testing.T) {
+	t.Parallel()
 	s := smallState()
 	c := newCompiler()
 	c.update(s, nil)
@@ -324,6 +327,7 @@ func TestUnchangedIsNotTouched(t *testing.T) {
 
 // TestProgramSize: endpoints that share lists cost what is their own, not the lists again.
 func TestProgramSize(t *testing.T) {
+	t.Parallel()
 	base := Render(scaleState(10, 300, 1, true)).Size()
 	if got := Render(scaleState(110, 300, 1, true)).Size() - base; got > 100*12 {
 		t.Errorf("100 more endpoints cost %d rules", got)

@@ -65,6 +65,7 @@ func scalePolicy(i int, port uint16) *drivers.Policy {
 // TestScale is the budget: 250 endpoints with all of 10,000 policies on each, in at most 60,000 rules. A policy costs a
 // jump, and its rules, in each direction that it speaks of; a rule about a set costs one for each family in the set.
 func TestScale(t *testing.T) {
+	t.Parallel()
 	one, both := scaleState(250, 10000, 1, false), scaleState(250, 10000, 1, true)
 	for id, p := range both.Policies {
 		q := *p
