@@ -63,7 +63,7 @@ func (w *Workloads) demand(ctx context.Context, r agentapi.AttachRequest, j *job
 	}
 	if len(s.Pools) == 0 {
 		return nil, agentapi.Errorf(agentapi.CodeNoAddress,
-			"attach: there is no pool to allocate an address from: create an IPPool, or give an address")
+			"attach: there are no address pools: create an IPPool, or give an address")
 	}
 	return families(req, s.Pools), nil
 }
