@@ -237,9 +237,15 @@ func eventually(t testing.TB, what string, fn func() string) {
 	}
 }
 
-// BenchmarkAdd is ADD from exec to exit, policy enforced, with an empty container each time and host-local.
+// BenchmarkAdd is ADD from exec to exit, policy enforced, with an empty container each time.
 func BenchmarkAdd(b *testing.B) {
-	conf := pluginConf(hostLocal(b), object{"labels": object{"role": "web"}})
+	withPools(b)
+	labels := object{"labels": object{"role": "web"}}
+	b.Run("ipam=host-local", func(b *testing.B) { benchmarkAdd(b, pluginConf(hostLocal(b), labels)) })
+	b.Run("ipam=tortie", func(b *testing.B) { benchmarkAdd(b, pluginConf(object{"type": "tortie"}, labels)) })
+}
+
+func benchmarkAdd(b *testing.B, conf object) {
 	var took []time.Duration
 	for b.Loop() {
 		b.StopTimer()
@@ -255,9 +261,7 @@ func BenchmarkAdd(b *testing.B) {
 		b.StartTimer()
 	}
 	slices.Sort(took)
-	at := func(q float64) float64 {
-		return float64(took[min(len(took)-1, int(q*float64(len(took))))].Microseconds()) / 1000
-	}
+	at := func(q float64) float64 { return float64(took[min(len(took)-1, int(q*float64(len(took))))].Microseconds()) / 1000 }
 	b.ReportMetric(at(0.5), "p50-ms")
 	b.ReportMetric(at(0.99), "p99-ms")
 	b.ReportMetric(at(1), "max-ms")

@@ -3,7 +3,9 @@
 //
 //	main_test.go     the binaries, and the node that all tests share
 //	bench_test.go    the bed: containers, running cnitool and the plugin; how long an ADD takes
-//	ipam_test.go     an IPAM plugin that knows CNI 1.1 and writes down what it is asked
+//	testipam/        an IPAM plugin that knows CNI 1.1 and writes down what it is asked
+//	ipam_test.go     what it has written
+//	pools_test.go    addresses that the agent allocates
 //	chain_test.go    cnitool: the life of a container, chained plugins, tampering, several interfaces
 //	verbs_test.go    single verbs: repeated, unknown, refused, GC, STATUS, versions
 //	restart_test.go  an agent that is away, killed, or comes back

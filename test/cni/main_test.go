@@ -32,9 +32,6 @@ func (s *sharedBed) tortie(t testing.TB, args ...string) (string, error) {
 }
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == ipamName {
-		os.Exit(ipamMain())
-	}
 	os.Exit(func() (code int) {
 		dir, err := os.MkdirTemp("", "tortie-cni-test-")
 		if err != nil {
@@ -74,7 +71,8 @@ func prepare(dir string) error {
 		}
 	}
 	for name, pkg := range map[string]string{"tortie": "github.com/tortie/tortie/cmd/tortie",
-		"tortie-cni": "github.com/tortie/tortie/cmd/tortie-cni", "cnitool": "github.com/containernetworking/cni/cnitool"} {
+		"tortie-cni": "github.com/tortie/tortie/cmd/tortie-cni", "cnitool": "github.com/containernetworking/cni/cnitool",
+		ipamName: "github.com/tortie/tortie/test/cni/testipam"} {
 		args := []string{"build", "-o", filepath.Join(dir, name)}
 		if name == "tortie-cni" {
 			args = append(args, "-trimpath", "-ldflags", "-s -w")
@@ -85,14 +83,10 @@ func prepare(dir string) error {
 			return fmt.Errorf("building %s: %w\n%s", name, err, out)
 		}
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	if _, err := lab.Clean(); err != nil {
 		return fmt.Errorf("cleaning up after earlier labs: %w", err)
 	}
-	return os.Symlink(self, filepath.Join(dir, ipamName))
+	return nil
 }
 
 // TestPluginIsSmall: it is copied to every node and started for every container.
