@@ -108,8 +108,8 @@ func cooled(released *metav1.Time, now time.Time, cooldown time.Duration) bool {
 	return age >= cooldown || -age > cooldown
 }
 
-// thaw frees what has cooled down, the longest first. b is an edited copy.
-func (b *block) thaw(now time.Time, cooldown time.Duration) {
+// thawed is what has cooled down, the longest first.
+func (b *block) thawed(now time.Time, cooldown time.Duration) []int {
 	var done []int
 	for i := range b.obj.Spec.Allocations {
 		if at := b.attribute(i); at != nil && at.ReleasedAt != nil && cooled(at.ReleasedAt, now, cooldown) {
@@ -119,6 +119,12 @@ func (b *block) thaw(now time.Time, cooldown time.Duration) {
 	slices.SortStableFunc(done, func(x, y int) int {
 		return b.attribute(x).ReleasedAt.Compare(b.attribute(y).ReleasedAt.Time)
 	})
+	return done
+}
+
+// thaw frees what has cooled down, the longest first. b is an edited copy.
+func (b *block) thaw(now time.Time, cooldown time.Duration) {
+	done := b.thawed(now, cooldown)
 	for _, i := range done {
 		b.obj.Spec.Allocations[i] = api.Free
 		b.obj.Spec.Unallocated = append(b.obj.Spec.Unallocated, i)
@@ -136,8 +142,8 @@ func (b *block) next(reserved func(netip.Addr) bool, now time.Time, cooldown tim
 			return i, true
 		}
 	}
-	for i := range b.obj.Spec.Allocations {
-		if at := b.attribute(i); at != nil && at.ReleasedAt != nil && cooled(at.ReleasedAt, now, cooldown) && !reserved(nth(b.prefix, i)) {
+	for _, i := range b.thawed(now, cooldown) {
+		if !reserved(nth(b.prefix, i)) {
 			return i, true
 		}
 	}

@@ -551,35 +551,17 @@ func (a *Allocator) claimBlock(ctx context.Context, p netip.Prefix) (ok bool, er
 	return true, nil
 }
 
-// claimOrphan does step 1 for a block that is there already. It may be nobody's; if it is somebody's, that shows at once.
+// claimOrphan does step 1 for a block that is there already. It may be nobody's; if it is somebody's, adopt finds out.
 func (a *Allocator) claimOrphan(ctx context.Context, o *api.BlockAffinity) error {
-	b, err := a.get(ctx, rangeOf(o))
-	if err != nil || b == nil || b.obj.Spec.Affinity != "" {
-		if a.oneByOne && err == nil {
-			return a.retract(ctx, o)
-		}
-		return err
-	}
 	if a.oneByOne {
 		return nil // the affinity has been written
 	}
+	b, err := a.get(ctx, rangeOf(o))
+	if err != nil || b == nil || b.obj.Spec.Affinity != "" {
+		return err
+	}
 	if err := a.store.Txn(ctx, datastore.Op{Verb: datastore.Create, Object: o}); !errors.Is(err, datastore.ErrExists) {
 		return err
-	}
-	return nil
-}
-
-// retract removes an affinity that has just been written.
-func (a *Allocator) retract(ctx context.Context, o *api.BlockAffinity) error {
-	stored, err := a.store.Get(ctx, api.KeyOf(o))
-	if err != nil {
-		if conflict(err) {
-			return nil
-		}
-		return err
-	}
-	if s := stored.(*api.BlockAffinity); s.Spec.State == statePending {
-		return a.drop(ctx, s, nil)
 	}
 	return nil
 }

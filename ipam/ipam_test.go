@@ -277,6 +277,42 @@ func TestGiveUp(t *testing.T) {
 	b.v4(a, "last")
 }
 
+// TestLeaderGivesUp ends the context of who works for others, too.
+func TestLeaderGivesUp(t *testing.T) {
+	b := newBench(t, poolYAML("v4", "10.65.0.0/16", ""))
+	a := b.node("n1")
+	b.v4(a, "before")
+	b.store.gate = make(chan struct{})
+	ask := func(ctx context.Context, handle string, waiting int) chan error {
+		done := make(chan error, 1)
+		go func() {
+			_, err := a.Assign(ctx, Request{Handle: handle, V4: true})
+			done <- err
+		}()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			a.queue.mu.Lock()
+			n, busy := len(a.queue.waiting), a.queue.busy
+			a.queue.mu.Unlock()
+			if busy && n == waiting || time.Now().After(deadline) {
+				return done
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	first := ask(t.Context(), "first", 0)
+	leader, other := ask(ctx, "leader", 1), ask(t.Context(), "other", 2)
+	b.store.gate <- struct{}{} // first is done; leader works for other
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	cancel()
+	close(b.store.gate)
+	if err := <-other; err != nil {
+		t.Errorf("who was in the same batch: %v", err)
+	}
+	<-leader
+}
+
 func TestDualStackAllOrNothing(t *testing.T) {
 	for _, oneByOne := range []bool{false, true} {
 		t.Run(fmt.Sprintf("oneByOne=%v", oneByOne), func(t *testing.T) {
@@ -377,14 +413,14 @@ func TestCooldown(t *testing.T) {
 	a := b.node("n1")
 	x, y := b.v4(a, "x"), b.v4(a, "y")
 	b.now = b.now.Add(300 * time.Millisecond)
-	b.release(a, "x", ReleaseOptions{})
-	b.now = b.now.Add(time.Second)
 	b.release(a, "y", ReleaseOptions{})
+	b.now = b.now.Add(time.Second)
+	b.release(a, "x", ReleaseOptions{})
 	_, err := a.Assign(t.Context(), Request{Handle: "z", V4: true})
 	if !errors.Is(err, ErrFull) {
 		t.Errorf("while both cool down: %v", err)
 	}
-	b.now = b.now.Add(29*time.Second - time.Millisecond) // 30 s after the release of x, but for a moment
+	b.now = b.now.Add(29*time.Second - time.Millisecond) // 30 s after the release of y, but for a moment
 	if _, err := a.Assign(t.Context(), Request{Handle: "z", V4: true}); !errors.Is(err, ErrFull) {
 		t.Errorf("a moment too early: %v", err)
 	}
@@ -393,14 +429,14 @@ func TestCooldown(t *testing.T) {
 		t.Errorf("usage %+v, %v", u, err)
 	}
 	b.now = b.now.Add(2 * time.Second)
-	if h := b.v4(a, "z"); h.Addr != x.Addr {
-		t.Errorf("%s, want %s, which was released first", h.Addr, x.Addr)
+	if h := b.v4(a, "z"); h.Addr != y.Addr {
+		t.Errorf("%s, want %s, which was released first", h.Addr, y.Addr)
 	}
-	if h := b.v4(a, "w"); h.Addr != y.Addr {
-		t.Errorf("%s, want %s", h.Addr, y.Addr)
+	if h := b.v4(a, "w"); h.Addr != x.Addr {
+		t.Errorf("%s, want %s", h.Addr, x.Addr)
 	}
 	b.release(a, "w", ReleaseOptions{})
-	if h := b.assign(a, Request{Handle: "w", Addrs: []netip.Addr{y.Addr}}); h.Addrs[0].Addr != y.Addr {
+	if h := b.assign(a, Request{Handle: "w", Addrs: []netip.Addr{x.Addr}}); h.Addrs[0].Addr != x.Addr {
 		t.Error("who asks for the address that he had has to wait")
 	}
 	b.release(a, "w", ReleaseOptions{})
