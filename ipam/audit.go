@@ -54,7 +54,8 @@ type Report struct {
 // AuditOptions says what counts as used.
 type AuditOptions struct {
 	// InUse returns the addresses that are used; nil = those of the WorkloadEndpoints and of the nodes' tunnels. It is
-	// called after the blocks have been read: an address that is both allocated and used meanwhile is not a leak.
+	// called after the blocks have been read: an address that is both allocated and used meanwhile is not a leak. Where
+	// pods or load balancers have no objects in this store, only their owner knows, and has to say.
 	InUse func(context.Context) ([]Use, error)
 }
 

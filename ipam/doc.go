@@ -1,11 +1,11 @@
 // Package ipam gives addresses to workloads, tunnels and load balancers, and takes them back: an algorithm over a store
 // that compares and swaps.
 //
-//	           requests that come together share a write
-//	Assign ──► queue ──► draft ──► commit ──► IPAMBlock: addresses, handles, owners
-//	Release               │                   IPAMHandle: only of addresses in other nodes' blocks
-//	                      ▼
-//	            claim, borrow ──► BlockAffinity: which node has which block
+//	          requests that come together share a write
+//	Assign --> queue --> draft --> commit --> IPAMBlock: addresses, handles, owners
+//	Release                |                  IPAMHandle: only of addresses in other nodes' blocks
+//	                       v
+//	                 claim, borrow ---------> BlockAffinity: which node has which block
 //
 // A pool is cut into blocks of 64 addresses, and a node takes blocks when it needs them. Everything about an address is
 // in its block: who has it, by which handle, since which write. So an ADD is one write and a DEL is one, two families or
