@@ -12,8 +12,19 @@
 //	status.go    status, of the agent on this node
 //	explain.go   explain: what happens to a packet, and why; world.go computes the State of every node for it, uplink.go finds
 //	             the interfaces
+//	preview.go   policy preview: what a change of policy would allow and deny
+//	connect.go   connectivity: who may talk to whom; connect_text.go and connect_svg.go draw it
 //	attach.go    attach and detach: plug a workload's network namespace in by hand
 //	complete.go  completion in the shell, with live names
+//
+// preview and connectivity ask about every pair of ends, which would be too much if each were asked about by itself:
+//
+//	ends.go ----- workloads, nodes, and addresses that stand for what is outside
+//	probes.go --- kinds of packets: ports between the limits that policies draw
+//	prints.go --- which ends no policy and no route tells apart
+//	reach.go ---- one pair of each kind goes through drivers.Path, with each kind of packet, in one world or two
+//	groups.go --- names for sets of ends; rectangles out of pairs. partition.go: groups of ends with the same links
+//	scope.go ---- the flags that narrow the question; staged.go: a world in which staged policies are enforced
 package ctl
 
 import (
@@ -91,7 +102,7 @@ func Commands(env *Env) []*cobra.Command {
 	cmds := []*cobra.Command{
 		getCommand(env), applyCommand(env), createCommand(env), replaceCommand(env), patchCommand(env), labelCommand(env),
 		editCommand(env), deleteCommand(env), diffCommand(env), validateCommand(env),
-		explainCommand(env),
+		explainCommand(env), policyCommand(env), connectivityCommand(env),
 		statusCommand(env), attachCommand(env), detachCommand(env),
 	}
 	for _, c := range cmds {

@@ -178,12 +178,7 @@ func (env *Env) printExplanation(e explanation, v drivers.Verdict) {
 		}
 		fmt.Fprintf(env.Out, "  = %s\n", env.good(h.Verdict == "allow", h.Verdict, h.Verdict))
 	}
-	if len(e.Problems) > 0 {
-		fmt.Fprintln(env.Err, "\nTo know:")
-		for _, p := range e.Problems {
-			fmt.Fprintf(env.Err, "  %s\n", p)
-		}
-	}
+	toKnow(env.Err, e.Problems)
 }
 
 func describe(a netip.Addr, name string) string {

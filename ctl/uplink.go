@@ -43,20 +43,29 @@ func (u *uplinks) doubts(hops []drivers.Hop) []string {
 		if !slices.Contains(u.guessed, h.Node) || !crosses(h.Packet.From) && !crosses(h.Packet.To) {
 			continue
 		}
-		var on []string
-		for _, e := range u.w.states[h.Node].Endpoints {
-			if e.ID.Kind == drivers.HostInterface && e.Iface != drivers.AllHostIfaces {
-				on = append(on, e.Iface)
-			}
-		}
-		if len(on) == 0 || slices.Contains(on, uplinkName) {
+		on := strangeUplinks(u.w.states[h.Node])
+		if len(on) == 0 {
 			continue
 		}
-		slices.Sort(on)
 		out = append(out, fmt.Sprintf("node %s is taken to reach the others through %s, but its host endpoints are on %s: "+
 			"if the packet goes there, say so with --uplink", h.Node, uplinkName, strings.Join(on, ", ")))
 	}
 	return out
+}
+
+// strangeUplinks returns the interfaces that have host endpoints on a node where the one that is guessed has none.
+func strangeUplinks(s *drivers.State) []string {
+	var on []string
+	for _, e := range s.Endpoints {
+		if e.ID.Kind == drivers.HostInterface && e.Iface != drivers.AllHostIfaces {
+			on = append(on, e.Iface)
+		}
+	}
+	if slices.Contains(on, uplinkName) {
+		return nil
+	}
+	slices.Sort(on)
+	return on
 }
 
 // kernelUplink returns the interface by which this host reaches an address, "" if there is no saying. It asks for the

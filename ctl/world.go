@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/calcgraph"
@@ -31,6 +35,11 @@ type world struct {
 const uplinkName = "eth0"
 
 func newWorld(objects []api.Object, source string) *world {
+	return newWorldWith(objects, source, func(string, int, int) {})
+}
+
+// newWorldWith is newWorld, and tells how far it is.
+func newWorldWith(objects []api.Object, source string, progress func(what string, done, total int)) *world {
 	w := &world{objects: map[api.Key]api.Object{}, states: map[string]*drivers.State{}, source: map[string]string{}}
 	nodes := map[string]bool{}
 	for _, o := range objects {
@@ -44,15 +53,31 @@ func newWorld(objects []api.Object, source string) *world {
 			nodes[o.Spec.Node] = true
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(nodes)) {
-		w.compute(name)
-		w.source[name] = source
+	names := slices.Sorted(maps.Keys(nodes))
+	states, problems := make([]*drivers.State, len(names)), make([][]calcgraph.Problem, len(names))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, name := range names {
+		progress("computing nodes", i, len(names))
+		g.Go(func() error {
+			states[i], problems[i] = w.compute(name)
+			return nil
+		})
+	}
+	_ = g.Wait() // there are no errors
+	for i, name := range names {
+		w.states[name], w.source[name] = states[i], source
+		for _, p := range problems[i] {
+			if !slices.Contains(w.problems, p.String()) {
+				w.problems = append(w.problems, p.String())
+			}
+		}
 	}
 	return w
 }
 
 // compute makes the State of one node: each WorkloadEndpoint that the store places there is taken to be plugged in.
-func (w *world) compute(node string) {
+func (w *world) compute(node string) (*drivers.State, []calcgraph.Problem) {
 	g := calcgraph.New(calcgraph.Default(node))
 	for key, o := range w.objects {
 		g.Update(key, o)
@@ -63,12 +88,7 @@ func (w *world) compute(node string) {
 	g.Host(w.interfaces(node))
 	s := drivers.NewState()
 	s.Merge(g.Flush(), nil)
-	w.states[node] = s
-	for _, p := range g.Problems() {
-		if !slices.Contains(w.problems, p.String()) {
-			w.problems = append(w.problems, p.String())
-		}
-	}
+	return s, g.Problems()
 }
 
 // endpointID is the identity that the workload's agent has in its ledger, as far as the object tells.
@@ -125,15 +145,28 @@ func (w *world) interfaces(node string) []drivers.HostIface {
 
 // storeWorld computes the world from everything in the store.
 func storeWorld(ctx context.Context, s datastore.Store) (*world, error) {
-	var all []api.Object
+	all, problems, err := everything(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	w := newWorld(all, "computed from the store")
+	w.problems = append(problems, w.problems...)
+	return w, nil
+}
+
+// everything reads the objects of all kinds. What can't be read is a problem of its own.
+func everything(ctx context.Context, s datastore.Store) (all []api.Object, problems []string, err error) {
 	for _, k := range api.Kinds() {
 		os, err := s.List(ctx, k.Kind, "")
-		if err != nil {
-			return nil, err
+		switch {
+		case errors.Is(err, datastore.ErrUnreadable):
+			problems = append(problems, err.Error())
+		case err != nil:
+			return nil, nil, err
 		}
 		all = append(all, os...)
 	}
-	return newWorld(all, "computed from the store"), nil
+	return all, problems, nil
 }
 
 // addLive replaces the State of the node on which an agent answers by the one that it holds.
