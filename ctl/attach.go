@@ -59,7 +59,7 @@ Giving the same command again is harmless.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&addrs, "address", nil, "address of the workload (may be given several times: IPv4 and IPv6)")
+	f.StringArrayVar(&addrs, "address", nil, "address of the workload (may be given several times: IPv4 and IPv6; default: from the address pools)")
 	f.StringVar(&r.Workload.Name, "name", "", "name of the workload (default: the namespace's)")
 	f.StringVarP(&r.Workload.Namespace, "namespace", "n", "default", "namespace of the workload")
 	f.StringArrayVar(&labelList, "label", nil, "label, as key=value (may be given several times)")
@@ -71,7 +71,6 @@ Giving the same command again is harmless.`,
 	f.StringVar(&r.MAC, "mac", "", "MAC address of the workload's interface")
 	f.IntVar(&r.MTU, "mtu", 0, "MTU in bytes (default: the agent's)")
 	f.DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait until policy is enforced")
-	_ = cmd.MarkFlagRequired("address")
 	return cmd
 }
 
