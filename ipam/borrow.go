@@ -86,8 +86,9 @@ func (a *Allocator) borrow(ctx context.Context, d *draft, pools []*pool) (place,
 			return place{}, false, err
 		}
 		if lends {
-			if i, ok := d.block(p).next(d.rules.isReserved, d.now, d.rules.cooldown); ok {
-				return place{p, i}, true, nil
+			b := d.block(p)
+			if i, ok := b.next(d.rules.isReserved, d.now, d.rules.cooldown); ok {
+				return place{p, i, b}, true, nil
 			}
 		}
 		a.struck(p)
@@ -256,7 +257,7 @@ func (d *draft) exactly(ctx context.Context, req *Request, addr netip.Addr) (pla
 	if b == nil {
 		return place{}, errAgain
 	}
-	at := place{p, ordinal(p, addr)}
+	at := place{p, ordinal(p, addr), b}
 	if d.a.blocks[p].affinity == nil {
 		switch lends, err := d.a.lends(ctx, p); {
 		case err != nil:

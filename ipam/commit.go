@@ -247,6 +247,7 @@ func (a *Allocator) writeEach(ctx context.Context, d *draft) error {
 		if err := a.update(ctx, p, d.edited[p].obj); err != nil {
 			return err
 		}
+		d.wrote(p)
 		if c := a.blocks[p].confirmation(); c != nil {
 			if err := a.store.Txn(ctx, datastore.Op{Verb: datastore.Update, Object: c}); err != nil {
 				return err

@@ -26,6 +26,7 @@ type draft struct {
 	// borrowed counts, by handle and block, the addresses outside of the node's blocks that come and go.
 	borrowed map[string]map[netip.Prefix]int
 	ops      []datastore.Op // what jobs want to be written, too
+	assigns  []*assign      // that it is for
 }
 
 func (a *Allocator) newDraft(r *rules, labels map[string]string) *draft {
@@ -82,6 +83,7 @@ func comparePrefixes(a, b netip.Prefix) int {
 type place struct {
 	block   netip.Prefix
 	ordinal int
+	seen    *block // in which it was found
 }
 
 func (p place) addr() netip.Addr { return nth(p.block, p.ordinal) }
@@ -92,7 +94,7 @@ func (d *draft) held(handle string) []place {
 	for _, p := range d.a.prefixes() {
 		if b := d.block(p); b != nil {
 			for _, i := range b.heldBy(handle) {
-				out = append(out, place{p, i})
+				out = append(out, place{p, i, b})
 			}
 		}
 	}
@@ -133,15 +135,25 @@ func (d *draft) count(handle string, block netip.Prefix, n int) {
 	d.borrowed[handle][block] += n
 }
 
+// wrote lets those who get something of a block know that it has been written, should the rest of the draft not be.
+func (d *draft) wrote(block netip.Prefix) {
+	for _, j := range d.assigns {
+		for _, h := range j.result.Addrs {
+			if h.Block == block {
+				j.wrote = append(j.wrote, h)
+			}
+		}
+	}
+}
+
 // assign is a request for addresses.
 type assign struct {
 	req    *Request
 	result Result
 	ops    []datastore.Op
 
-	planned bool
-	had     []place // what the handle had before
-	failed  error   // why it comes to nothing, while a part that has been written is taken back
+	wrote  []Held // by earlier tries, where objects are written one by one
+	failed error  // why it comes to nothing, while that part is taken back
 }
 
 func (j *assign) extra() []datastore.Op { return j.ops }
@@ -151,15 +163,12 @@ func (j *assign) plan(ctx context.Context, d *draft) error {
 	if d.rules.none != nil {
 		return fmt.Errorf("no address is given while it is not known which are reserved: %w", d.rules.none)
 	}
-	if !j.planned {
-		j.planned, j.had = true, d.held(j.req.Handle)
-	}
 	places, err := j.places(ctx, d)
 	if err != nil {
 		return j.undo(d, err)
 	}
 	for _, p := range places {
-		if d.block(p.block) == nil { // it went away while we looked for the others
+		if d.block(p.block) != p.seen { // it was read again, or went away, while we looked for the others
 			return errAgain
 		}
 	}
@@ -168,6 +177,7 @@ func (j *assign) plan(ctx context.Context, d *draft) error {
 		d.take(p, j.req.Handle, j.req.Owner)
 		j.result.Addrs = append(j.result.Addrs, d.describe(p))
 	}
+	d.assigns = append(d.assigns, j)
 	j.ops = nil
 	if j.req.Ops != nil {
 		j.ops = j.req.Ops(j.result)
@@ -175,9 +185,10 @@ func (j *assign) plan(ctx context.Context, d *draft) error {
 	return nil
 }
 
-// undo takes back what an earlier try has written, where objects are written one by one: all or nothing.
+// undo takes back what an earlier try has written, where objects are written one by one: all or nothing. What the same
+// handle has of somebody else's doing has other tokens.
 func (j *assign) undo(d *draft, err error) error {
-	part := slices.DeleteFunc(d.held(j.req.Handle), func(p place) bool { return slices.Contains(j.had, p) })
+	part := slices.DeleteFunc(d.held(j.req.Handle), func(p place) bool { return !slices.Contains(j.wrote, d.describe(p)) })
 	if len(part) == 0 || errors.Is(err, errAgain) {
 		return err
 	}
@@ -278,7 +289,7 @@ func (d *draft) pick(pools []*pool) (place, bool) {
 			}
 			if b := d.block(p); b != nil {
 				if i, ok := b.next(d.rules.isReserved, d.now, d.rules.cooldown); ok {
-					return place{p, i}, true
+					return place{p, i, b}, true
 				}
 			}
 		}
@@ -335,7 +346,7 @@ func (j *release) find(d *draft) []place {
 		for _, p := range d.a.prefixes() {
 			if b := d.block(p); b != nil && p.Contains(a) {
 				if _, ok := b.handle(ordinal(p, a)); ok {
-					found = append(found, place{p, ordinal(p, a)})
+					found = append(found, place{p, ordinal(p, a), b})
 				}
 			}
 		}
