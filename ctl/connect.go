@@ -178,19 +178,6 @@ func orTCP(protocol string) string {
 	return protocol
 }
 
-// ownNode says whether one of two units is the node that the other is on. What passes between a workload and its own
-// node has rules of its own, and does not tell workloads of different nodes apart.
-func (c *connectivity) ownNode(u, v int) bool {
-	return c.sameNode(u, v) && (c.kindOf(u) == hostEnd) != (c.kindOf(v) == hostEnd)
-}
-
-func (c *connectivity) sameNode(u, v int) bool {
-	n := c.units[u].nodes[0]
-	return n >= 0 && n == c.units[v].nodes[0]
-}
-
-func (c *connectivity) kindOf(u int) endKind { return c.ends[c.units[u].members[0]].kind }
-
 // linkBetween says what may pass between some units.
 func (c *connectivity) linkBetween(from, to []int) link {
 	here, there := map[string]int32{}, map[string]int32{} // pairs on one node, and the others

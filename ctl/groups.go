@@ -167,53 +167,63 @@ func (n *namer) label(set, all []int) string {
 // rectangle is some sources, each with each of some destinations.
 type rectangle struct {
 	from, to []int // units
-	pairs    int
+	pairs    int   // without those that are free
 }
 
 // rectangles covers pairs of units, given by source, with few rectangles: sources with the same destinations are
-// taken together, or destinations with the same sources. An end has no pair with itself, so a unit of one that is
-// both in from and in to stands for its pairs with the others.
-func (a *answer) rectangles(pairs map[int][]int) []rectangle {
+// taken together, or destinations with the same sources. A pair for which free holds may be in a rectangle or not.
+func (a *answer) rectangles(pairs map[int][]int, free func(u, v int) bool) []rectangle {
 	turned := map[int][]int{}
 	for u, vs := range pairs {
 		for _, v := range vs {
 			turned[v] = append(turned[v], u)
 		}
 	}
-	byFrom, byTo := a.merge(pairs), a.merge(turned)
-	if len(byTo) < len(byFrom) {
-		byFrom = byTo
-		for i := range byFrom {
-			byFrom[i].from, byFrom[i].to = byFrom[i].to, byFrom[i].from
+	out, byTo := merge(pairs, free), merge(turned, func(v, u int) bool { return free(u, v) })
+	if len(byTo) < len(out) {
+		out = byTo
+		for i := range out {
+			out[i].from, out[i].to = out[i].to, out[i].from
 		}
 	}
-	for i := range byFrom {
-		r := &byFrom[i]
+	for i := range out {
+		r := &out[i]
+		r.drop(free)
 		for _, u := range r.from {
 			for _, v := range r.to {
-				r.pairs += a.pairsOf(u, v)
+				if slices.Contains(pairs[u], v) {
+					r.pairs += a.pairsOf(u, v)
+				}
 			}
 		}
 	}
-	slices.SortFunc(byFrom, func(x, y rectangle) int {
-		return cmp.Or(slices.Compare(x.from, y.from), slices.Compare(x.to, y.to))
-	})
-	return byFrom
+	slices.SortFunc(out, func(x, y rectangle) int { return cmp.Or(slices.Compare(x.from, y.from), slices.Compare(x.to, y.to)) })
+	return out
 }
 
-func (a *answer) merge(pairs map[int][]int) []rectangle {
-	reached := map[int]bool{}
+// merge takes those with the same partners together. Free pairs fill gaps.
+func merge(pairs map[int][]int, free func(u, v int) bool) []rectangle {
+	partners := map[int]bool{}
 	for _, vs := range pairs {
 		for _, v := range vs {
-			reached[v] = true
+			partners[v] = true
 		}
 	}
 	rows := map[string]*rectangle{}
 	var order []string
 	for _, u := range slices.Sorted(maps.Keys(pairs)) {
-		to := slices.Clone(pairs[u])
-		if reached[u] && len(a.units[u].members) == 1 && !slices.Contains(to, u) {
-			to = append(to, u)
+		has := map[int]bool{}
+		for _, v := range pairs[u] {
+			has[v] = true
+		}
+		for v := range partners {
+			has[v] = has[v] || free(u, v)
+		}
+		var to []int
+		for v, is := range has {
+			if is {
+				to = append(to, v)
+			}
 		}
 		slices.Sort(to)
 		key := fmt.Sprint(to)
@@ -223,16 +233,24 @@ func (a *answer) merge(pairs map[int][]int) []rectangle {
 		}
 		rows[key].from = append(rows[key].from, u)
 	}
-	var out []rectangle
+	out := make([]rectangle, 0, len(order))
 	for _, key := range order {
-		r := rows[key]
-		if u := r.from[0]; len(r.from) == 1 && len(a.units[u].members) == 1 {
-			r.to = slices.DeleteFunc(r.to, func(v int) bool { return v == u })
-		}
-		out = append(out, *r)
+		out = append(out, *rows[key])
 	}
 	return out
 }
+
+// drop takes out what is in the rectangle for nothing but free pairs.
+func (r *rectangle) drop(free func(u, v int) bool) {
+	allFree := func(v int) bool { return !slices.ContainsFunc(r.from, func(u int) bool { return !free(u, v) }) }
+	r.to = slices.DeleteFunc(slices.Clone(r.to), allFree)
+	r.from = slices.DeleteFunc(slices.Clone(r.from), func(u int) bool {
+		return !slices.ContainsFunc(r.to, func(v int) bool { return !free(u, v) })
+	})
+}
+
+// itself says whether two units are one end, which has no pair with itself.
+func (a *answer) itself(u, v int) bool { return u == v && len(a.units[u].members) == 1 }
 
 // members returns the ends of some units.
 func (a *answer) members(units []int) []int {

@@ -91,6 +91,7 @@ type previewedRow struct {
 	Packets     string   `json:"packets"`
 	Before      string   `json:"before"`
 	After       string   `json:"after"`
+	Where       string   `json:"where,omitempty"` // of a node and a workload: on the same node, or on others
 	By          string   `json:"by"`
 	Was         string   `json:"was,omitempty"` // what decided before
 	Pairs       int      `json:"pairs"`
@@ -217,7 +218,23 @@ func news(before, after []string) []string {
 }
 
 // previewRow is what changes in one way.
-type previewRow struct{ after, by, was, packets string }
+type previewRow struct{ after, by, was, packets, where string }
+
+// Where a node and a workload are: what passes between those that are together has rules of its own.
+const (
+	together = "on the same node"
+	apart    = "on other nodes"
+)
+
+func (a *answer) where(u, v int) string {
+	switch {
+	case (a.kindOf(u) == hostEnd) == (a.kindOf(v) == hostEnd) || a.kindOf(u) == outsideEnd || a.kindOf(v) == outsideEnd:
+		return ""
+	case a.ownNode(u, v):
+		return together
+	}
+	return apart
+}
 
 // preview makes rows out of an answer about two worlds.
 func (a *answer) preview() previewed {
@@ -234,6 +251,7 @@ func (a *answer) preview() previewed {
 			}
 			denied, allowed := false, false
 			for _, r := range rowsOf[at] {
+				r.where = a.where(u, v)
 				if pairs[r] == nil {
 					pairs[r] = map[int][]int{}
 				}
@@ -246,10 +264,11 @@ func (a *answer) preview() previewed {
 	}
 	names := newNamer(a.ends)
 	for r, ps := range pairs {
-		for _, rect := range a.rectangles(ps) {
+		free := func(u, v int) bool { return a.itself(u, v) || a.where(u, v) != r.where && r.where != "" }
+		for _, rect := range a.rectangles(ps, free) {
 			from, to := a.members(rect.from), a.members(rect.to)
 			p.Changes = append(p.Changes, previewedRow{
-				From: names.name(from), To: names.name(to), Packets: r.packets, By: r.by, Was: r.was, After: r.after,
+				From: names.name(from), To: names.name(to), Packets: r.packets, Where: r.where, By: r.by, Was: r.was, After: r.after,
 				Before: map[string]string{"allow": "deny", "deny": "allow"}[r.after],
 				Pairs:  rect.pairs, FromMembers: names.each(from), ToMembers: names.each(to),
 			})
@@ -278,7 +297,7 @@ func (a *answer) rowsOf(c *cell) []previewRow {
 	}
 	var out []previewRow
 	for w, in := range probes {
-		out = append(out, previewRow{w.after, w.by, w.was, phrase(a.probes, in, c.tried)})
+		out = append(out, previewRow{after: w.after, by: w.by, was: w.was, packets: phrase(a.probes, in, c.tried)})
 	}
 	return out
 }
@@ -295,7 +314,11 @@ func (env *Env) printPreview(p previewed, a *answer) {
 			}
 			fmt.Fprintf(env.Out, "\nNewly %s (%s):\n", env.good(after == "allow", word, word), count(n, "pair"))
 		}
-		fmt.Fprintf(env.Out, "  %s -> %s: %s %s -> %s, by %s", c.From, c.To, c.Packets, c.Before, env.good(c.After == "allow", c.After, c.After), cmp.Or(c.By, "nothing that decides"))
+		where := ""
+		if c.Where != "" {
+			where = " " + c.Where
+		}
+		fmt.Fprintf(env.Out, "  %s -> %s%s: %s %s -> %s, by %s", c.From, c.To, where, c.Packets, c.Before, env.good(c.After == "allow", c.After, c.After), cmp.Or(c.By, "nothing that decides"))
 		if c.Was != "" && c.Was != c.By {
 			fmt.Fprintf(env.Out, " (before: %s)", c.Was)
 		}

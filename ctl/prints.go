@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -16,16 +17,16 @@ import (
 // routes to them are alike. A print is made of everything that Evaluate looks at: the tier lists and profiles of the
 // endpoint, the sets and prefixes that its addresses are in, and the settings and host endpoints of its node.
 type prints struct {
-	w      *world
-	addrs  []netip.Addr            // of ends and nodes, sorted
-	tokens map[netip.Addr][]uint32 // what each is in
-	next   uint32
-	nodes  map[string]string // print of each node
-	lists  map[*drivers.TierList]string
+	w        *world
+	addrs    []netip.Addr            // of ends and nodes, sorted
+	tokens   map[netip.Addr][]uint64 // what each is in
+	policies map[drivers.PolicyID]*drivers.Policy
+	nodes    map[string]string // print of each node
+	lists    map[*drivers.TierList]string
 }
 
 func newPrints(w *world, ends []*end) *prints {
-	p := &prints{w: w, tokens: map[netip.Addr][]uint32{}, nodes: map[string]string{}, lists: map[*drivers.TierList]string{}}
+	p := &prints{w: w, tokens: map[netip.Addr][]uint64{}, policies: map[drivers.PolicyID]*drivers.Policy{}, nodes: map[string]string{}, lists: map[*drivers.TierList]string{}}
 	for _, e := range ends {
 		for _, a := range e.addrs {
 			if e != nil && a.IsValid() {
@@ -34,6 +35,7 @@ func newPrints(w *world, ends []*end) *prints {
 		}
 	}
 	for _, s := range w.states {
+		maps.Copy(p.policies, s.Policies)
 		for _, a := range s.Node.Addresses {
 			p.tokens[a.Unmap()] = nil
 		}
@@ -48,7 +50,7 @@ func newPrints(w *world, ends []*end) *prints {
 }
 
 // mark gives a token to every address of a prefix.
-func (p *prints) mark(prefix netip.Prefix, token uint32) {
+func (p *prints) mark(prefix netip.Prefix, token uint64) {
 	if prefix.IsSingleIP() {
 		if ts, ok := p.tokens[prefix.Addr()]; ok {
 			p.tokens[prefix.Addr()] = append(ts, token)
@@ -68,22 +70,17 @@ func (p *prints) readSets() {
 		maps.Copy(sets, s.Sets)
 	}
 	for _, id := range slices.Sorted(maps.Keys(sets)) {
-		p.next++
-		net := p.next
-		byPort := map[[2]uint16]uint32{}
 		for m := range sets[id].All() {
-			token := net
-			if sets[id].Kind() == drivers.SetPort {
-				at := [2]uint16{uint16(m.Proto), m.Port}
-				if byPort[at] == 0 {
-					p.next++
-					byPort[at] = p.next
-				}
-				token = byPort[at]
-			}
-			p.mark(m.Prefix, token)
+			p.mark(m.Prefix, token("set", string(id), m.Proto, m.Port))
 		}
 	}
+}
+
+// token is the same in every world for the same thing, so that prints of two worlds can be compared.
+func token(what, name string, proto uint8, port uint16) uint64 {
+	h := fnv.New64a()
+	h.Write(fmt.Appendf(nil, "%s\n%s\n%d\n%d", what, name, proto, port))
+	return h.Sum64()
 }
 
 // readPrefixes marks the addresses in the prefixes of rules, failsafes and masquerading.
@@ -110,8 +107,7 @@ func (p *prints) readPrefixes() {
 		}
 	}
 	for _, q := range slices.SortedFunc(maps.Keys(all), drivers.ComparePrefixes) {
-		p.next++
-		p.mark(q, p.next)
+		p.mark(q, token("prefix", q.String(), 0, 0))
 	}
 }
 
@@ -123,7 +119,10 @@ func (p *prints) list(l *drivers.TierList) string {
 	if !ok {
 		var b strings.Builder
 		for _, t := range l.Tiers {
-			fmt.Fprintf(&b, "%q %d %v;", t.Name, t.Default, t.Policies)
+			fmt.Fprintf(&b, "%q %d;", t.Name, t.Default)
+			for _, id := range t.Policies {
+				b.WriteString(p.policy(id))
+			}
 		}
 		text = b.String()
 		p.lists[l] = text
@@ -131,12 +130,32 @@ func (p *prints) list(l *drivers.TierList) string {
 	return text
 }
 
+// policy is a policy's name and the content of its rules.
+func (p *prints) policy(id drivers.PolicyID) string {
+	pol := p.policies[id]
+	if pol == nil {
+		return id.String() + " missing;"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %v", id, pol.Staged)
+	for _, rules := range [][]drivers.Rule{pol.In, pol.Out} {
+		for _, r := range rules {
+			fmt.Fprintf(&b, " %x", uint64(r.ID))
+		}
+		b.WriteString(";")
+	}
+	return b.String()
+}
+
 func (p *prints) endpoint(e *drivers.Endpoint) string {
 	if e == nil {
 		return "none"
 	}
 	d := e.Policy
-	texts := []string{fmt.Sprint(e.Profiles, e.Degraded, e.SourcePrefixes)}
+	texts := []string{fmt.Sprint(e.Degraded, e.SourcePrefixes)}
+	for _, id := range e.Profiles {
+		texts = append(texts, p.policy(id))
+	}
 	for _, l := range []*drivers.TierList{d.Normal.In, d.Normal.Out, d.Forward.In, d.Forward.Out, d.PreDNAT.In, d.Untracked.In, d.Untracked.Out} {
 		texts = append(texts, p.list(l))
 	}
@@ -167,7 +186,7 @@ func (p *prints) of(e *end, ep *drivers.Endpoint) string {
 	for _, a := range e.addrs {
 		b = fmt.Appendf(b, "%v\n", a.IsValid())
 		for _, t := range p.tokens[a] {
-			b = binary.BigEndian.AppendUint32(b, t)
+			b = binary.BigEndian.AppendUint64(b, t)
 		}
 		b = append(b, '\n')
 	}

@@ -57,6 +57,8 @@ type unit struct {
 	members  []int // indexes of ends
 	from, to bool
 	seen     [][]int32 // by world and node: how that node sees the members
+	calm     bool      // of two worlds: nothing about the members changes
+	matters  []bool    // by probe: their policies mention it
 }
 
 // cell is what is so between two units.
@@ -65,6 +67,9 @@ type cell struct {
 	tried   []bool   // by probe: both ends have addresses of its family
 	allowed [][]bool // by world and probe
 	changes []change // of two worlds
+	calm    bool     // of two worlds: nothing can change, so nobody was asked
+	matters []bool   // by probe: the policies of both ends mention it
+	asked   int      // decisions
 }
 
 // change is a probe whose fate is not the same in both worlds.
@@ -80,6 +85,7 @@ type asking struct {
 	present [][]*end // by world: the ends as it knows them; nil = it doesn't
 	nodes   []string
 	index   map[string]int
+	rest    []int // of each probe: the one that stands for it where nothing mentions it; -1 = none
 }
 
 // ask answers a question.
@@ -194,6 +200,8 @@ func (a *asking) group() {
 		}
 		views = append(views, vs)
 	}
+	mentioned := newMentions(a.probes, len(a.question.worlds))
+	a.rest = mentioned.rest
 	classes, units := map[string]int32{}, map[string]int{}
 	see := seeing{views: views, worlds: a.question.worlds, nodes: a.nodes, ids: map[[4]sight]int32{}}
 	for i, e := range a.ends {
@@ -203,8 +211,15 @@ func (a *asking) group() {
 			continue
 		}
 		text := fmt.Appendf(nil, "%v %v\n", u.from, u.to)
+		u.calm = len(a.question.worlds) == 2
+		first := ""
 		for w, world := range a.question.worlds {
-			text = append(text, ps[w].of(a.present[w][i], world.endpointOf(a.present[w][i]))...)
+			print := ps[w].of(a.present[w][i], world.endpointOf(a.present[w][i]))
+			if w == 0 {
+				first = print
+			}
+			u.calm = u.calm && print == first
+			text = append(text, print...)
 		}
 		class, ok := classes[string(text)]
 		if !ok {
@@ -225,10 +240,19 @@ func (a *asking) group() {
 				key = binary.BigEndian.AppendUint32(key, uint32(s))
 			}
 		}
+		if u.calm {
+			u.calm = u.nodes[0] == u.nodes[1] && slices.Equal(u.seen[0], u.seen[1])
+		}
 		at, ok := units[string(key)]
 		if !ok {
 			at = len(a.units)
 			units[string(key)] = at
+			u.matters = make([]bool, len(a.probes))
+			for w, world := range a.question.worlds {
+				if e := a.present[w][i]; e != nil {
+					mentioned.mark(u.matters, w, world.states[e.node], world.endpointOf(e))
+				}
+			}
 			a.units = append(a.units, u)
 		}
 		a.units[at].members = append(a.units[at].members, i)
@@ -314,7 +338,7 @@ func (a *asking) makeCells() {
 				at = int32(n)
 				n++
 				index[k] = at
-				a.cells = append(a.cells, cell{x: x, y: y})
+				a.cells = append(a.cells, a.newCell(u, v, x, y))
 			}
 			row[v] = at
 		}
@@ -390,14 +414,21 @@ func stride[T any](all []T, n int) []T {
 
 // decide evaluates every cell, and every probe in it, in each world.
 func (a *asking) decide(ctx context.Context) error {
-	wanted := make([]int, len(a.cells))
-	for i := range wanted {
-		wanted[i] = i
+	var wanted []int
+	total := 0
+	for i, c := range a.cells {
+		if c.calm {
+			continue
+		}
+		wanted = append(wanted, i)
+		for k := range a.probes {
+			total += number(a.asks(&c, k)) * len(a.question.worlds)
+		}
 	}
-	each := max(1, len(a.probes)*len(a.question.worlds))
-	if n := max(1, a.limit/each); len(wanted) > n {
+	if total > a.limit {
+		n := max(1, int(float64(len(wanted))*float64(a.limit)/float64(total)))
+		a.notes = append(a.notes, fmt.Sprintf("SAMPLED: %s of %s kinds of pairs were compared (--limit raises it)", thousands(n), thousands(len(wanted))))
 		wanted = stride(wanted, n)
-		a.notes = append(a.notes, fmt.Sprintf("SAMPLED: %s of %s kinds of pairs were compared (--limit raises it)", thousands(n), thousands(len(a.cells))))
 	}
 	var done atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
@@ -436,7 +467,7 @@ func (a *asking) countPairs() {
 			if at < 0 {
 				continue
 			}
-			if a.cells[at].tried == nil {
+			if a.cells[at].tried == nil && !a.cells[at].calm {
 				row[v] = -1
 				continue
 			}
@@ -444,9 +475,7 @@ func (a *asking) countPairs() {
 		}
 	}
 	for _, c := range a.cells {
-		for _, t := range c.tried {
-			a.asked += number(t) * len(a.question.worlds)
-		}
+		a.asked += c.asked
 	}
 }
 
@@ -459,28 +488,86 @@ func (a *answer) pairsOf(u, v int) int {
 	return n
 }
 
+// ownNode says whether one of two units is the node that the other is on. What passes between a workload and its own
+// node has rules of its own, and does not tell workloads of different nodes apart.
+func (a *answer) ownNode(u, v int) bool {
+	return a.sameNode(u, v) && (a.kindOf(u) == hostEnd) != (a.kindOf(v) == hostEnd)
+}
+
+// sameNode says whether the ends of two units are on one node, in the last world that has them.
+func (a *answer) sameNode(u, v int) bool {
+	node := func(u int) int {
+		at := slices.DeleteFunc(slices.Clone(a.units[u].nodes), func(n int) bool { return n < 0 })
+		if len(at) == 0 {
+			return -1
+		}
+		return at[len(at)-1]
+	}
+	n := node(u)
+	return n >= 0 && n == node(v)
+}
+
+func (a *answer) kindOf(u int) endKind { return a.ends[a.units[u].members[0]].kind }
+
+// newCell is a cell of two units that x and y stand for.
+func (a *asking) newCell(u, v, x, y int) cell {
+	c := cell{x: x, y: y, calm: a.units[u].calm && a.units[v].calm, matters: make([]bool, len(a.probes))}
+	for i := range c.matters {
+		c.matters[i] = a.units[u].matters[i] || a.units[v].matters[i]
+	}
+	return c
+}
+
+// asks says whether a probe has to be asked about, or has the answer of the rest of its protocol.
+func (a *asking) asks(c *cell, probe int) bool { return a.rest[probe] < 0 || c.matters[probe] }
+
 func (a *asking) evaluate(c *cell) {
 	c.tried = make([]bool, len(a.probes))
 	c.allowed = make([][]bool, len(a.question.worlds))
 	for w := range c.allowed {
 		c.allowed[w] = make([]bool, len(a.probes))
 	}
-	for i, p := range a.probes {
-		var traces [2]*drivers.PathTrace
-		for w, world := range a.question.worlds {
-			x, y := a.present[w][c.x], a.present[w][c.y]
-			if x == nil || y == nil || !x.addrs[p.family].IsValid() || !y.addrs[p.family].IsValid() {
-				continue
-			}
-			t := world.path(p, x, y, a.uplink)
-			traces[w] = &t
-			c.tried[i] = true
-			c.allowed[w][i] = t.Verdict == drivers.VerdictAllow
+	for i := range a.probes {
+		if a.asks(c, i) {
+			a.evaluateProbe(c, i)
 		}
-		if len(a.question.worlds) == 2 && c.allowed[0][i] != c.allowed[1][i] {
-			by, was := causes(traces[0], traces[1])
-			c.changes = append(c.changes, change{probe: i, by: by, was: was})
+	}
+	ofRest := map[int]change{}
+	for _, ch := range c.changes {
+		ofRest[ch.probe] = ch
+	}
+	for i, r := range a.rest {
+		if a.asks(c, i) {
+			continue
 		}
+		c.tried[i] = c.tried[r]
+		for w := range c.allowed {
+			c.allowed[w][i] = c.allowed[w][r]
+		}
+		if ch, ok := ofRest[r]; ok {
+			ch.probe = i
+			c.changes = append(c.changes, ch)
+		}
+	}
+}
+
+func (a *asking) evaluateProbe(c *cell, i int) {
+	p := a.probes[i]
+	var traces [2]*drivers.PathTrace
+	for w, world := range a.question.worlds {
+		x, y := a.present[w][c.x], a.present[w][c.y]
+		if x == nil || y == nil || !x.addrs[p.family].IsValid() || !y.addrs[p.family].IsValid() {
+			continue
+		}
+		t := world.path(p, x, y, a.uplink)
+		traces[w] = &t
+		c.tried[i] = true
+		c.asked++
+		c.allowed[w][i] = t.Verdict == drivers.VerdictAllow
+	}
+	if len(a.question.worlds) == 2 && c.allowed[0][i] != c.allowed[1][i] {
+		by, was := causes(traces[0], traces[1])
+		c.changes = append(c.changes, change{probe: i, by: by, was: was})
 	}
 }
 
