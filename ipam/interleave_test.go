@@ -114,6 +114,33 @@ func TestHalfWritten(t *testing.T) {
 	}
 }
 
+// TestGhostTakesBack is the same, but the process was given up meanwhile: the node has released the handle and asked
+// for it again.
+func TestGhostTakesBack(t *testing.T) {
+	b := newBench(t, poolYAML("v4", "10.0.0.0/32", ", blockSize: 32"), poolYAML("v6", "fd00::/127", ", blockSize: 127"))
+	other := b.node("n2")
+	b.assign(other, Request{Handle: "o1", V6: true})
+	var now Held
+	ghost := b.meddled("n1", true, func(verb string, key api.Key) bool {
+		if verb != "update" || key.Name != "fd00---127" {
+			return false
+		}
+		b.assign(other, Request{Handle: "o2", V6: true})
+		n1 := b.meddled("n1", true, nil)
+		if got := b.release(n1, "h", ReleaseOptions{}); len(got) != 1 {
+			t.Errorf("released %v", got)
+		}
+		now = b.v4(n1, "h")
+		return true
+	})
+	if r, err := ghost.Assign(t.Context(), Request{Handle: "h", V4: true, V6: true}); !errors.Is(err, ErrFull) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if got := b.release(b.node("n1"), "h", ReleaseOptions{Held: []Held{now}}); len(got) != 1 {
+		t.Errorf("%+v is gone", now)
+	}
+}
+
 // TestUncertainBlock finds a block of this node that overlaps another one, as a process that was thought dead can leave
 // it: nobody gives an address of it, not even to those who had one, and nobody borrows of it.
 func TestUncertainBlock(t *testing.T) {
