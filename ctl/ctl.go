@@ -14,6 +14,7 @@
 //	             the interfaces
 //	preview.go   policy preview: what a change of policy would allow and deny
 //	connect.go   connectivity: who may talk to whom; connect_text.go and connect_svg.go draw it
+//	ipam.go      ipam show, check, release, configure
 //	attach.go    attach and detach: plug a workload's network namespace in by hand
 //	complete.go  completion in the shell, with live names
 //
@@ -51,7 +52,7 @@ const (
 	ExitUsage   = 2 // the call itself is wrong
 	ExitMissing = 3 // what was asked for is not there
 	ExitDenied  = 4 // explain: the packet is denied
-	ExitDiffers = 5 // diff, policy preview --exit-code: there is a difference
+	ExitDiffers = 5 // diff, policy preview --exit-code, ipam check: there is a difference
 )
 
 // Env is what the verbs need of the world.
@@ -102,7 +103,7 @@ func Commands(env *Env) []*cobra.Command {
 	cmds := []*cobra.Command{
 		getCommand(env), applyCommand(env), createCommand(env), replaceCommand(env), patchCommand(env), labelCommand(env),
 		editCommand(env), deleteCommand(env), diffCommand(env), validateCommand(env),
-		explainCommand(env), policyCommand(env), connectivityCommand(env),
+		explainCommand(env), policyCommand(env), connectivityCommand(env), ipamCommand(env),
 		statusCommand(env), attachCommand(env), detachCommand(env),
 	}
 	for _, c := range cmds {
