@@ -23,7 +23,9 @@
 //	ends.go ----- workloads, nodes, and addresses that stand for what is outside
 //	probes.go --- kinds of packets: ports between the limits that policies draw
 //	prints.go --- which ends no policy and no route tells apart
-//	reach.go ---- one pair of each kind goes through drivers.Path, with each kind of packet, in one world or two
+//	mentions.go - which kinds of packets the policies of an end speak of
+//	reach.go ---- one pair of each kind goes through drivers.Path, with each kind of packet, in one world or two;
+//	              causes.go: what decides, where the two differ
 //	groups.go --- names for sets of ends; rectangles out of pairs. partition.go: groups of ends with the same links
 //	scope.go ---- the flags that narrow the question; staged.go: a world in which staged policies are enforced
 package ctl

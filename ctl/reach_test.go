@@ -89,7 +89,12 @@ metadata: {name: w-%[1]d, %[2]s  workload: w%[1]d
   ipNetworks: [10.65.%[3]d.%[1]d/32%[4]s]
 `, i+1, likes[like], n, v6)
 	}
-	text += `---
+	return text + randomPolicies(pick, r)
+}
+
+// randomPolicies are rules that tell ends apart by labels, prefixes, ports, protocols and families.
+func randomPolicies(pick func(...string) string, r *rand.Rand) string {
+	text := `---
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkSet
 metadata: {name: friends, labels: {friend: yes-please}}
