@@ -33,6 +33,10 @@ type Options struct {
 	AgentConfig string
 	// StoreArgs are added to the store's command line.
 	StoreArgs []string
+	// Store are the endpoints of a store that is there already; none = the lab runs one of its own.
+	Store []string
+	// AgentStore are the endpoints that agents are told, if those are others: a faulty wire to the store, say.
+	AgentStore []string
 }
 
 // Lab is a running lab.
@@ -79,9 +83,11 @@ func New(ctx context.Context, o Options) (_ *Lab, err error) {
 			err = errors.Join(err, l.Down())
 		}
 	}()
-	o.Progress("starting the store")
-	if err := l.StartStore(ctx); err != nil {
-		return nil, err
+	if len(o.Store) == 0 {
+		o.Progress("starting the store")
+		if err := l.StartStore(ctx); err != nil {
+			return nil, err
+		}
 	}
 	o.Progress(fmt.Sprintf("wiring %d nodes to the fabric", o.Nodes))
 	if err := l.buildFabric(); err != nil {
@@ -109,9 +115,27 @@ func New(ctx context.Context, o Options) (_ *Lab, err error) {
 	return l, nil
 }
 
-// StoreSocket is the path of the store's socket, and StoreEndpoint what clients call it.
-func (l *Lab) StoreSocket() string   { return filepath.Join(l.Dir, "store.sock") }
-func (l *Lab) StoreEndpoint() string { return "unix://" + l.StoreSocket() }
+// StoreSocket is the path of the socket of the lab's own store.
+func (l *Lab) StoreSocket() string { return filepath.Join(l.Dir, "store.sock") }
+
+// StoreEndpoint is what the command line calls the store.
+func (l *Lab) StoreEndpoint() string {
+	if len(l.opts.Store) > 0 {
+		return l.opts.Store[0]
+	}
+	return "unix://" + l.StoreSocket()
+}
+
+// agentStore is what agents call the store.
+func (l *Lab) agentStore() []string {
+	switch {
+	case len(l.opts.AgentStore) > 0:
+		return l.opts.AgentStore
+	case len(l.opts.Store) > 0:
+		return l.opts.Store
+	}
+	return []string{l.StoreEndpoint()}
+}
 
 // StartStore starts the store and waits until it answers.
 func (l *Lab) StartStore(ctx context.Context) error {

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tortie/tortie/internal/agentapi"
@@ -229,7 +230,7 @@ runDir: %s
 socket: %s
 bootIDFile: %s
 listen: 127.0.0.1:9091
-%s`, n.NodeName(), fabricPrefix(n.Addr(4)), fabricPrefix(n.Addr(6)), n.lab.StoreEndpoint(), n.StateDir(), n.dir(), n.Socket(), n.BootID(),
+%s`, n.NodeName(), fabricPrefix(n.Addr(4)), fabricPrefix(n.Addr(6)), strings.Join(n.lab.agentStore(), ", "), n.StateDir(), n.dir(), n.Socket(), n.BootID(),
 		n.lab.opts.AgentConfig)
 }
 
