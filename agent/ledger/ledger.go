@@ -59,6 +59,8 @@ type Entry struct {
 	BootID    string       `json:"bootID,omitempty"`
 	Created   time.Time    `json:"created"`
 	Phase     Phase        `json:"phase,omitempty"`
+	// OldFlows: an earlier owner of the addresses may have left flows in the kernel. They are cut before this one is let in.
+	OldFlows bool `json:"oldFlows,omitempty"`
 }
 
 // ID is the identity of the entry.

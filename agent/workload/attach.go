@@ -181,6 +181,7 @@ func (w *Workloads) enter(ctx context.Context, r agentapi.AttachRequest, j *job)
 			return err
 		}
 	}
+	j.entry.OldFlows = true
 	err = w.o.Ledger.Put(j.entry)
 	var used *ledger.InUse
 	switch {
@@ -201,8 +202,7 @@ func (w *Workloads) plug(ctx context.Context, j *job) (agentapi.AttachResponse, 
 	if err != nil {
 		return none, fmt.Errorf("attach: making the interface: %w", err)
 	}
-	if j.fresh {
-		// The last owner of an address may have left flows behind: no packet of the new one may ride on them.
+	if e.OldFlows { // no packet of the new owner may ride on them
 		if err := w.o.Plane.CutFlows(ctx, e.Addrs); err != nil {
 			return none, waitError("attach: cutting old flows", err)
 		}
@@ -220,13 +220,32 @@ func (w *Workloads) plug(ctx context.Context, j *job) (agentapi.AttachResponse, 
 			return none, storeError("attach: writing the WorkloadEndpoint, try again", err)
 		}
 	}
-	if err := w.await(ctx, e, j.stored); err != nil {
+	// That they are cut is on the disk before anybody is told that the workload is plugged in: a restart must not cut those
+	// that it has made since.
+	noted := w.noteCut(e)
+	err = w.await(ctx, e, j.stored)
+	if nErr := <-noted; nErr != nil {
+		return none, nErr
+	}
+	if err != nil {
 		return none, err
 	}
 	return agentapi.AttachResponse{
 		HostIface: made.HostIface, HostMAC: macText(made.HostMAC), MAC: made.MAC.String(), MTU: made.MTU, Addresses: e.Addrs,
 		Gateways: made.Gateways, Endpoint: e.Namespace + "/" + e.Name,
 	}, nil
+}
+
+// noteCut writes into the ledger that there are no old flows any more. The error comes when that is done.
+func (w *Workloads) noteCut(e ledger.Entry) <-chan error {
+	done := make(chan error, 1)
+	if !e.OldFlows {
+		done <- nil
+		return done
+	}
+	e.OldFlows = false
+	go func() { done <- w.o.Ledger.Put(e) }()
+	return done
 }
 
 func macText(m drivers.MAC) string {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,20 +35,25 @@ type host struct {
 	// pools says that addresses come from pools, and choose that the pools choose them.
 	pools, choose bool
 
-	steps, crashAt int // 0 = never
+	mu             sync.Mutex // of the three
+	steps, crashAt int        // 0 = never
 	crashed        bool
 	tampered       bool
 	links          map[string]drivers.EndpointID
 	attached       map[drivers.EndpointID]*calcgraph.LedgerEntry // in the graph: lost in a crash
 	dirty          map[netip.Addr]bool                           // addresses with flows of a workload
+	clean          map[netip.Addr]bool                           // those that no earlier owner has left flows of
 }
 
 func newHost(t *testing.T) *host {
 	return &host{t: t, dir: t.TempDir(), notes: filepath.Join(t.TempDir(), "notes"), store: mem.New(), links: map[string]drivers.EndpointID{},
-		attached: map[drivers.EndpointID]*calcgraph.LedgerEntry{}, dirty: map[netip.Addr]bool{}}
+		attached: map[drivers.EndpointID]*calcgraph.LedgerEntry{}, dirty: map[netip.Addr]bool{},
+		clean: map[netip.Addr]bool{}}
 }
 
 func (h *host) step() error {
+	h.mu.Lock() // the ledger may be written while something else is waited for
+	defer h.mu.Unlock()
 	if h.steps++; h.crashAt > 0 && h.steps >= h.crashAt {
 		h.crashed = true
 	}
@@ -108,6 +114,9 @@ func (h *host) Detach(_ context.Context, a drivers.Attachment) error {
 			h.t.Errorf("step %d: the link is removed before the flows of %s are cut", h.steps, addr)
 		}
 	}
+	for _, addr := range a.Addrs {
+		delete(h.clean, addr)
+	}
 	delete(h.links, a.HostIface)
 	return h.step()
 }
@@ -128,6 +137,9 @@ func (h *host) Attached(_ context.Context, id drivers.EndpointID, e *calcgraph.L
 		return 1, h.step()
 	}
 	for _, a := range e.Addrs {
+		if !h.clean[a] {
+			h.t.Errorf("step %d: %s is let in with flows of an earlier owner of %s", h.steps, id.Sandbox, a)
+		}
 		for other, o := range h.attached {
 			if other != id && strings.Contains(fmt.Sprint(o.Addrs), a.String()) {
 				h.t.Errorf("step %d: two workloads have %s", h.steps, a)
@@ -177,6 +189,7 @@ func (h *host) CutFlows(_ context.Context, addrs []netip.Addr) error {
 			}
 		}
 		delete(h.dirty, a)
+		h.clean[a] = true
 	}
 	return h.step()
 }
