@@ -2,8 +2,9 @@ package drivers
 
 import "net/netip"
 
-// Changes says which keys may differ since the last Apply that returned nil. It is a hint about where to look: State is
-// the truth. A key in Changes that is not in State was removed.
+// Changes says which keys may differ since the last Apply that returned nil, or, after one that returned an *ApplyError,
+// since that one (see AfterApplyError). It is a hint about where to look: State is the truth. A key in Changes that is not
+// in State was removed.
 type Changes struct {
 	Node       bool
 	Masquerade bool
@@ -14,7 +15,7 @@ type Changes struct {
 	Peers      map[string]struct{}
 }
 
-// SetChange is the members of a set that came and went since the last Apply that returned nil. A member is in at most
+// SetChange is the members of a set that came and went since the last Apply that took them in. A member is in at most
 // one of the two. Full says that the members are not known: compare with the kernel.
 type SetChange struct {
 	Full           bool
@@ -43,6 +44,71 @@ func (c *Changes) Empty() bool {
 func (c *Changes) AfterError() {
 	for _, sc := range c.Sets {
 		sc.Full, sc.Added, sc.Removed = true, nil, nil
+	}
+}
+
+// AfterApplyError returns the Changes to begin with after an Apply of want, with c (nil = everything), that failed with
+// err. What err does not name has been applied, so only the suspects stay: what it names, and what depends on that (a
+// policy whose set failed may not be in the dataplane, though it is not to blame). Members of sets that came and went as an
+// exact difference beside an object that failed are compared once more, in full.
+func (c *Changes) AfterApplyError(err *ApplyError, want *State) *Changes {
+	next := NewChanges()
+	if c != nil {
+		for id, sc := range c.Sets {
+			if !sc.Full {
+				next.Sets[id] = &SetChange{Full: true}
+			}
+		}
+	}
+	sets, policies := map[SetID]bool{}, map[PolicyID]bool{}
+	for ref := range err.Failed {
+		switch ref.Kind {
+		case ObjNode:
+			next.Node = true
+		case ObjMasquerade:
+			next.Masquerade = true
+		case ObjEndpoint:
+			next.Endpoints[ref.Endpoint] = struct{}{}
+		case ObjPolicy:
+			policies[ref.Policy] = true
+		case ObjSet:
+			next.Sets[ref.Set] = &SetChange{Full: true}
+			sets[ref.Set] = true
+		case ObjRoute:
+			next.Routes[ref.Route] = struct{}{}
+		case ObjPeer:
+			next.Peers[ref.Peer] = struct{}{}
+		}
+	}
+	dependents(want, sets, policies, next)
+	return next
+}
+
+// dependents puts into ch the policies, those that name one of sets too, and the endpoints that name one of them all.
+func dependents(want *State, sets map[SetID]bool, policies map[PolicyID]bool, ch *Changes) {
+	if len(sets) > 0 {
+		for id, p := range want.Policies {
+			for set := range p.SetIDs {
+				if sets[set] {
+					policies[id] = true
+					break
+				}
+			}
+		}
+	}
+	for id := range policies {
+		ch.Policies[id] = struct{}{}
+	}
+	if len(policies) == 0 {
+		return
+	}
+	for id, e := range want.Endpoints {
+		for pol := range e.PolicyIDs {
+			if policies[pol] {
+				ch.Endpoints[id] = struct{}{}
+				break
+			}
+		}
 	}
 }
 

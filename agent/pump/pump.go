@@ -20,7 +20,7 @@ type Options struct {
 	Log    *slog.Logger
 	// ApplyTimeout bounds one Apply.
 	ApplyTimeout time.Duration
-	// Resync is how long a round of the rolling resync takes; 0 = never.
+	// Resync is how long a round of the rolling resync takes; 0 = never. SetResync changes it.
 	Resync time.Duration
 	// Boot is applied before anything else, if it isn't nil: what holds until the first in-sync State.
 	Boot *drivers.State
@@ -47,6 +47,7 @@ type Pump struct {
 	nextCh *drivers.Changes
 	inSync bool
 	kicked bool
+	every  time.Duration // a round of the rolling resync takes
 	cuts   []cut
 	calls  []call
 
@@ -73,7 +74,7 @@ type call struct {
 // New returns a Pump that does nothing before Run.
 func New(o Options) *Pump {
 	p := &Pump{
-		o: o, next: drivers.NewState(), nextCh: drivers.NewChanges(),
+		o: o, next: drivers.NewState(), nextCh: drivers.NewChanges(), every: o.Resync,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	p.l = newLoop(o)
@@ -107,6 +108,14 @@ func (p *Pump) Kick() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.kicked = true
+	p.nudge()
+}
+
+// SetResync says how long a round of the rolling resync takes from now on; 0 = never.
+func (p *Pump) SetResync(round time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.every = round
 	p.nudge()
 }
 

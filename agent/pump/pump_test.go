@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -25,6 +26,7 @@ type script struct {
 	busy    bool
 	cuts    [][]netip.Addr
 	answers func(n int) (time.Duration, error) // of the n-th Apply, from 0
+	lacks   func(*drivers.Features)            // what it can't
 	deaf    bool                               // ignores its context
 }
 
@@ -35,8 +37,15 @@ type applied struct {
 	ch        *drivers.Changes
 }
 
-func (d *script) Features() drivers.Features { return drivers.AllFeatures("script") }
-func (d *script) Close() error               { return nil }
+func (d *script) Features() drivers.Features {
+	f := drivers.AllFeatures("script")
+	if d.lacks != nil {
+		d.lacks(&f)
+	}
+	return f
+}
+
+func (d *script) Close() error { return nil }
 
 func (d *script) Apply(ctx context.Context, s *drivers.State, ch *drivers.Changes) error {
 	d.enter()
@@ -49,9 +58,8 @@ func (d *script) Apply(ctx context.Context, s *drivers.State, ch *drivers.Change
 	if ch != nil {
 		a.ch = drivers.NewChanges()
 		a.ch.Node, a.ch.Masquerade = ch.Node, ch.Masquerade
-		for id := range ch.Endpoints {
-			a.ch.Endpoints[id] = struct{}{}
-		}
+		maps.Copy(a.ch.Endpoints, ch.Endpoints)
+		maps.Copy(a.ch.Policies, ch.Policies)
 		for id, sc := range ch.Sets {
 			c := *sc
 			a.ch.Sets[id] = &c
@@ -114,8 +122,11 @@ func (d *script) answer(fn func(n int) (time.Duration, error)) {
 
 // run tests fn with a running pump, in a bubble with a clock of its own.
 func run(t *testing.T, o Options, fn func(t *testing.T, p *Pump, d *script)) {
+	runWith(t, &script{}, o, fn)
+}
+
+func runWith(t *testing.T, d *script, o Options, fn func(t *testing.T, p *Pump, d *script)) {
 	synctest.Test(t, func(t *testing.T) {
-		d := &script{}
 		o.Driver, o.Log = d, slog.New(slog.DiscardHandler)
 		if o.ApplyTimeout == 0 {
 			o.ApplyTimeout = time.Minute

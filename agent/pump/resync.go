@@ -15,6 +15,7 @@ const (
 // resync goes round the objects of a State, a slice with each tick, so that comparing a large State with the kernel
 // never takes long at a time.
 type resync struct {
+	full   time.Duration // of one round
 	every  time.Duration // between ticks; 0 = never
 	next   time.Time
 	queue  []drivers.ObjectRef
@@ -26,7 +27,19 @@ func newResync(round time.Duration) resync {
 	if round > 0 && every <= 0 {
 		every = 1
 	}
-	return resync{every: every}
+	return resync{full: round, every: every}
+}
+
+// set makes rounds take another time from now on. What is queued stays.
+func (r *resync) set(now time.Time, round time.Duration) {
+	if r.full == round {
+		return
+	}
+	n := newResync(round)
+	r.full, r.every = n.full, n.every
+	if !r.next.IsZero() {
+		r.start(now)
+	}
 }
 
 // start begins to tick.

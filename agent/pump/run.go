@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 // loop is what only the goroutine of Run touches.
 type loop struct {
 	low     *drivers.Lowerer
-	ch      *drivers.Changes // since the last Apply that returned nil; nil = unknown
+	ch      *drivers.Changes // what the dataplane may not have as it must be; nil = unknown
 	boot    *drivers.State   // to be applied first
 	follows bool             // the View follows the graph
 	applied bool             // an Apply has come through, at least for the most part
@@ -74,6 +75,7 @@ func (p *Pump) due(now time.Time) (bool, time.Duration) {
 	l := &p.l
 	p.mu.Lock()
 	inSync, kicked, offered := p.inSync, p.kicked, !p.nextCh.Empty()
+	l.resync.set(now, p.every)
 	p.mu.Unlock()
 	if !inSync && l.boot == nil && !l.applied {
 		return false, never // a running kernel is not touched
@@ -109,8 +111,11 @@ func (p *Pump) due(now time.Time) (bool, time.Duration) {
 func (p *Pump) step(ctx context.Context) {
 	l, now := &p.l, time.Now()
 	p.mu.Lock()
-	inSync, kicked := p.inSync, p.kicked
-	p.kicked = false
+	inSync := p.inSync
+	kicked := p.kicked && !now.Before(l.kickAt) // one that comes too soon waits, though others are applied meanwhile
+	if kicked {
+		p.kicked = false
+	}
 	p.mu.Unlock()
 	if kicked {
 		l.ch, l.kickAt = nil, now.Add(kickGap)
@@ -169,9 +174,10 @@ func (p *Pump) merge() {
 		v.Wanted.Merge(u, ch)
 		v.Applied, v.Losses = p.l.low.Lower(v.Wanted, ch)
 		if p.l.ch != nil {
-			v.Wanted.Merge(u, p.l.ch) // once more, for what it says of the changes since the last good Apply
+			v.Wanted.Merge(u, p.l.ch)               // once more, for what it says of the changes that wait already
+			maps.Copy(p.l.ch.Policies, ch.Policies) // Lower has added those that come out different now
 		}
-		v.touch(u)
+		v.touch(ch)
 		v.Merged = seq
 	})
 }
@@ -179,21 +185,30 @@ func (p *Pump) merge() {
 // apply calls the driver. Only this goroutine changes the View, so it may be read without a lock meanwhile.
 func (p *Pump) apply(ctx context.Context) Result {
 	start := time.Now()
+	err := p.guard(ctx, func(ctx context.Context) error { return p.o.Driver.Apply(ctx, p.view.Applied, p.l.ch) })
+	return Result{InSync: p.l.follows, At: time.Now(), Duration: time.Since(start), Err: err}
+}
+
+// guard runs what talks to the dataplane with a deadline, and a watchdog for what does not keep it. Once the agent is
+// asked to stop it may go on for a moment.
+func (p *Pump) guard(ctx context.Context, fn func(context.Context) error) error {
+	start := time.Now()
 	p.edit(func(v *View) { v.Started = start })
-	actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.o.ApplyTimeout)
+	gctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.o.ApplyTimeout)
 	defer cancel()
 	stopping := context.AfterFunc(ctx, func() {
 		t := time.AfterFunc(farewell, cancel)
-		context.AfterFunc(actx, func() { t.Stop() })
+		context.AfterFunc(gctx, func() { t.Stop() })
 	})
 	defer stopping()
 	watchdog := time.AfterFunc(p.o.ApplyTimeout+stuckAfter, func() {
 		p.o.Log.Error("the dataplane does not answer", "since", start)
 		p.edit(func(v *View) { v.Stuck = true })
 	})
-	defer watchdog.Stop()
-	err := p.o.Driver.Apply(actx, p.view.Applied, p.l.ch)
-	return Result{InSync: p.l.follows, At: time.Now(), Duration: time.Since(start), Err: err}
+	err := fn(gctx)
+	watchdog.Stop()
+	p.edit(func(v *View) { v.Started, v.Stuck = time.Time{}, false })
+	return err
 }
 
 // settle draws the conclusions from how an Apply ended.
@@ -208,11 +223,7 @@ func (p *Pump) settle(r Result) {
 		l.holdOff, l.retryAt = time.Time{}, time.Time{}
 	case partly != nil:
 		// All but the failed objects are there, so others need not wait. Those are tried again when it is time.
-		if l.ch == nil {
-			l.ch = drivers.NewChanges()
-		}
-		l.ch.AfterError()
-		suspect(partly.Failed, p.view.Applied, l.ch)
+		l.ch = l.ch.AfterApplyError(partly, p.view.Applied)
 		l.fails, l.applied, l.holdOff = 0, true, time.Time{}
 		if !r.At.Before(l.retryAt) {
 			l.retryAt = r.At.Add(l.backoff.Next())
@@ -240,7 +251,7 @@ func (p *Pump) settle(r Result) {
 
 func (p *Pump) publish(r Result, partly *drivers.ApplyError) {
 	p.edit(func(v *View) {
-		v.Last, v.Started, v.Stuck, v.Retry = r, time.Time{}, false, p.l.retryAt
+		v.Last, v.Retry = r, p.l.retryAt
 		if r.Err == nil {
 			v.Success = r.At
 		}
@@ -282,63 +293,16 @@ func (p *Pump) serve(ctx context.Context) {
 		for _, c := range cuts {
 			addrs = append(addrs, c.addrs...)
 		}
-		cctx, cancel := context.WithTimeout(ctx, p.o.ApplyTimeout)
-		err := p.o.Driver.(drivers.FlowCutter).CutFlows(cctx, addrs)
-		cancel()
+		err := p.guard(ctx, func(ctx context.Context) error { return p.o.Driver.(drivers.FlowCutter).CutFlows(ctx, addrs) })
 		for _, c := range cuts {
 			c.done <- err
 		}
 	}
 	for _, c := range calls {
-		c.fn(ctx)
+		_ = p.guard(ctx, func(ctx context.Context) error { // fn keeps what comes of it
+			c.fn(ctx)
+			return nil
+		})
 		close(c.done)
-	}
-}
-
-// suspect puts into ch what failed, and what depends on it: a policy whose set failed may not be in the dataplane, though
-// it is not to blame.
-func suspect(failed map[drivers.ObjectRef]error, s *drivers.State, ch *drivers.Changes) {
-	sets, policies := map[drivers.SetID]bool{}, map[drivers.PolicyID]bool{}
-	for ref := range failed {
-		switch ref.Kind {
-		case drivers.ObjNode:
-			ch.Node = true
-		case drivers.ObjMasquerade:
-			ch.Masquerade = true
-		case drivers.ObjEndpoint:
-			ch.Endpoints[ref.Endpoint] = struct{}{}
-		case drivers.ObjPolicy:
-			policies[ref.Policy] = true
-		case drivers.ObjSet:
-			ch.Sets[ref.Set] = &drivers.SetChange{Full: true}
-			sets[ref.Set] = true
-		case drivers.ObjRoute:
-			ch.Routes[ref.Route] = struct{}{}
-		case drivers.ObjPeer:
-			ch.Peers[ref.Peer] = struct{}{}
-		}
-	}
-	if len(sets) > 0 {
-		for id, p := range s.Policies {
-			for set := range p.SetIDs {
-				if sets[set] {
-					policies[id] = true
-				}
-			}
-		}
-	}
-	for id := range policies {
-		ch.Policies[id] = struct{}{}
-	}
-	if len(policies) == 0 {
-		return
-	}
-	for id, e := range s.Endpoints {
-		for pol := range e.PolicyIDs {
-			if policies[pol] {
-				ch.Endpoints[id] = struct{}{}
-				break
-			}
-		}
 	}
 }

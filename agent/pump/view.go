@@ -23,11 +23,11 @@ type View struct {
 	// InSync says that Wanted follows the graph; before, it is the Boot State or empty.
 	InSync bool
 
-	Started time.Time // of an Apply that runs
+	Started time.Time // of an Apply, or another call of the driver, that runs
 	Last    Result    // of the last Apply that ended; zero before the first
 	Success time.Time // end of the last Apply without any error
 	Retry   time.Time // when what failed is tried again
-	Stuck   bool      // an Apply is long over its deadline
+	Stuck   bool      // it is long over its deadline
 	version uint64
 }
 
@@ -86,28 +86,28 @@ func (p *Pump) announce() {
 	p.changed = make(chan struct{})
 }
 
-// touch notes that the objects in u are not in the dataplane yet.
-func (v *View) touch(u *drivers.Update) {
+// touch notes that the objects in ch are not in the dataplane yet.
+func (v *View) touch(ch *drivers.Changes) {
 	note := func(r drivers.ObjectRef) { v.Unapplied[r] = struct{}{} }
-	if u.Node != nil {
+	if ch.Node {
 		note(drivers.ObjectRef{Kind: drivers.ObjNode})
 	}
-	if u.Masquerade != nil {
+	if ch.Masquerade {
 		note(drivers.ObjectRef{Kind: drivers.ObjMasquerade})
 	}
-	for id := range u.Endpoints {
+	for id := range ch.Endpoints {
 		note(drivers.ObjectRef{Kind: drivers.ObjEndpoint, Endpoint: id})
 	}
-	for id := range u.Policies {
+	for id := range ch.Policies {
 		note(drivers.ObjectRef{Kind: drivers.ObjPolicy, Policy: id})
 	}
-	for id := range u.Sets {
+	for id := range ch.Sets {
 		note(drivers.ObjectRef{Kind: drivers.ObjSet, Set: id})
 	}
-	for dst := range u.Routes {
+	for dst := range ch.Routes {
 		note(drivers.ObjectRef{Kind: drivers.ObjRoute, Route: dst})
 	}
-	for name := range u.Peers {
+	for name := range ch.Peers {
 		note(drivers.ObjectRef{Kind: drivers.ObjPeer, Peer: name})
 	}
 }

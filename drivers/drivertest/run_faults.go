@@ -180,8 +180,7 @@ func (r *runner) refuse(ctx context.Context, refuser Refuser, stops []stop, pois
 	if err := r.verify(ctx, standIns(st.low, poison), st.ps); err != nil {
 		return true, err
 	}
-	ch := Diff(stops[0].low, st.low)
-	ch.AfterError()
+	ch := Diff(stops[0].low, st.low).AfterApplyError(partly, st.low)
 	if err := r.applyLowered(ctx, st.low, ch); err != nil {
 		return true, fmt.Errorf("acceptable again: %w", err)
 	}
