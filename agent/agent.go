@@ -110,7 +110,7 @@ func Run(ctx context.Context, d Deps) (err error) {
 		return fmt.Errorf("opening the driver: %w", err)
 	}
 	defer func() { err = errors.Join(err, a.driver.Close()) }()
-	if err := a.build(); err != nil {
+	if err := a.build(ctx); err != nil {
 		return err
 	}
 	kick.Store(a.pump)
@@ -119,12 +119,13 @@ func Run(ctx context.Context, d Deps) (err error) {
 }
 
 // build makes the parts. Nothing runs yet.
-func (a *agent) build() error {
+func (a *agent) build(ctx context.Context) error {
 	var err error
 	if a.metrics, err = newMetrics(a.d.Registry); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
-	a.start = persist.Begin(persist.BeginOptions{Path: a.statePath(), Marker: a.markerPath(), BootID: a.bootID, Node: a.cfg.Node()})
+	a.start = persist.Begin(persist.BeginOptions{Path: a.statePath(), Marker: a.markerPath(), BootID: a.bootID, Node: a.cfg.Node(),
+		Bare: a.bare(ctx)})
 	a.log.Info("starting", "version", a.d.Version, "node", a.cfg.NodeName, "driver", a.driver.Features().Driver, "why", a.start.Why)
 	if a.start.Problem != nil {
 		a.log.Error("reading the State of before", "err", a.start.Problem)
@@ -160,6 +161,22 @@ func (a *agent) build() error {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	return nil
+}
+
+// bare reports whether the dataplane certainly holds nothing of ours.
+func (a *agent) bare(ctx context.Context) bool {
+	p, ok := a.driver.(drivers.Presence)
+	if !ok {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(a.cfg.ApplyTimeout))
+	defer cancel()
+	there, err := p.Present(ctx)
+	if err != nil {
+		a.log.Error("looking whether the dataplane is as an earlier agent has left it", "err", err)
+		return false
+	}
+	return !there
 }
 
 // plane is the dataplane as workloads wait for it.

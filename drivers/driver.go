@@ -20,7 +20,8 @@ type Driver interface {
 	// Apply makes the dataplane match want. It is idempotent. ch says what changed since the last Apply that
 	// returned nil; nil means unknown: read back, repair, and sweep what is ours and no longer wanted. The first
 	// call has a nil ch, and nothing is written before it. want has been through Lower. An *ApplyError names the
-	// objects that failed; everything else has been applied. Any other error means that nothing is known.
+	// objects that failed; everything else has been applied, and the next ch need not name it: see
+	// Changes.AfterApplyError. Any other error means that nothing is known.
 	Apply(ctx context.Context, want *State, ch *Changes) error
 
 	// Close frees handles and leaves the dataplane as it is: a restart must not drop traffic.
@@ -145,6 +146,13 @@ type HostIface struct {
 	Up     bool
 	Addrs  []netip.Prefix // sorted
 	Parent string         // of a veth, vlan, bridge port...; "" = none or unknown
+}
+
+// Presence tells whether the dataplane holds what an earlier process has made.
+type Presence interface {
+	// Present reports whether it does, whole or stale: false is a host whose packets nobody judges, as after a reboot.
+	// It only reads, and is called before the first Apply.
+	Present(ctx context.Context) (bool, error)
 }
 
 // Inventory tells what interfaces and addresses the host has.

@@ -107,9 +107,12 @@ type BeginOptions struct {
 	Marker string
 	BootID string // "" = unknown: then only Marker tells
 	Node   drivers.Node
+	// Bare says that the dataplane holds nothing of ours, though the host may not have been rebooted.
+	Bare bool
 }
 
-// Begin finds out whether the host was rebooted since the dataplane was last written, and what must stand first.
+// Begin finds out whether the dataplane stands as it was last written, which it does unless the host was rebooted or it was
+// cleared, and what must stand first.
 func Begin(o BeginOptions) Start {
 	s, h, err := Load(o.Path)
 	if err == nil && h.Node != o.Node.Name {
@@ -124,16 +127,20 @@ func Begin(o BeginOptions) Start {
 	if err == nil && o.BootID != "" && h.BootID == o.BootID {
 		running = true
 	}
+	after := "the host was rebooted"
+	if running && o.Bare {
+		running, after = false, "the dataplane holds nothing of ours"
+	}
 	switch {
 	case running:
 		return Start{Why: "the host has not been rebooted: the dataplane stays as it is until the store has answered", Problem: problem}
 	case err == nil:
-		return Start{State: s, Why: "the host was rebooted: the State of " + h.Written.Format(time.RFC3339) + " comes first"}
+		return Start{State: s, Why: after + ": the State of " + h.Written.Format(time.RFC3339) + " comes first"}
 	}
 	bare := drivers.NewState()
 	bare.Node = o.Node
 	return Start{State: bare, Problem: problem,
-		Why: "the host was rebooted and there is no State of before: unknown workload interfaces are closed first"}
+		Why: after + " and there is no State of before: unknown workload interfaces are closed first"}
 }
 
 func setAside(path string, why error) error {

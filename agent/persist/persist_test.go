@@ -89,7 +89,7 @@ func TestBegin(t *testing.T) {
 	bare.Node = old.Node
 	for _, c := range []struct {
 		name, file, marker, boot string
-		damaged                  bool
+		damaged, bare            bool
 		want                     *drivers.State
 		problem                  string
 	}{
@@ -97,6 +97,8 @@ func TestBegin(t *testing.T) {
 		{name: "restart of the agent", file: "b1", marker: "b1", boot: "b1"},
 		{name: "restart, the run directory was emptied", file: "b1", boot: "b1"},
 		{name: "reboot", file: "b1", boot: "b2", want: old},
+		{name: "restart, the dataplane was cleared", file: "b1", marker: "b1", boot: "b1", bare: true, want: old},
+		{name: "restart without a file, the dataplane was cleared", marker: "b1", boot: "b1", bare: true, want: bare},
 		{name: "reboot, the run directory was kept", file: "b1", marker: "b1", boot: "b2", want: old},
 		{name: "reboot with a damaged file", file: "b1", damaged: true, boot: "b2", want: bare, problem: "damaged"},
 		{name: "restart with a damaged file", file: "b1", damaged: true, marker: "b1", boot: "b1", problem: "damaged"},
@@ -105,7 +107,7 @@ func TestBegin(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			o := BeginOptions{Path: filepath.Join(dir, "state"), Marker: filepath.Join(dir, "boot"), BootID: c.boot, Node: old.Node}
+			o := BeginOptions{Path: filepath.Join(dir, "state"), Marker: filepath.Join(dir, "boot"), BootID: c.boot, Node: old.Node, Bare: c.bare}
 			if c.file != "" {
 				save(t, o.Path, c.file, old)
 			}

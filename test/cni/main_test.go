@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		l, err := lab.New(ctx, lab.Options{Binary: filepath.Join(dir, "tortie"), Nodes: 1})
+		l, err := lab.New(ctx, lab.Options{Binary: filepath.Join(dir, "tortie"), Nodes: 1, AgentConfig: "persistDelay: 1s\n"})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1

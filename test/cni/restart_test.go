@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -248,4 +249,58 @@ func TestNoteCantBeLeft(t *testing.T) {
 		t.Errorf("%d addresses are held", pool.held())
 	}
 	startAgent(t)
+}
+
+// TestFlushedWithoutAgent: somebody clears the tables while no agent runs, and the store is away when it starts: what held
+// last is enforced at once.
+func TestFlushedWithoutAgent(t *testing.T) {
+	pool := newIPAM(t)
+	conf := pluginConf(pool.section(), nil)
+	from, to := newContainer(t), newContainer(t)
+	from.add(conf)
+	res := to.add(conf)
+	to.echo("80")
+	node, hostIface := nodeNs(t), res.Interfaces[0].Name
+	reach := func() error { return talk(from.ns, netip.Addr{}, addrOf(t, res, 0), 80) }
+	if reach() == nil {
+		t.Fatal("without any policy one reaches the other")
+	}
+	eventually(t, "a persisted State with the workloads", func() string {
+		b, err := os.ReadFile(filepath.Join(shared.node.StateDir(), "state"))
+		if err != nil || !strings.Contains(string(b), hostIface) {
+			return fmt.Sprintf("it has no %s (%v)", hostIface, err)
+		}
+		return ""
+	})
+	withoutAgent(t)
+	if err := shared.lab.Store.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := shared.lab.Store.Signal(syscall.SIGCONT); err != nil {
+			t.Error(err)
+		}
+		if err := shared.node.AwaitReady(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}()
+	output(t, node, "nft", "flush", "ruleset")
+	if err := reach(); err != nil {
+		t.Fatalf("without tables and agent: %v", err)
+	}
+	if err := shared.node.StartAgent(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the tables are back", func() string {
+		if out := output(t, node, "nft", "list", "ruleset"); !strings.Contains(out, hostIface) {
+			return "no " + hostIface
+		}
+		return ""
+	})
+	if reach() == nil {
+		t.Error("the host stands open")
+	}
+	if err := talk(node, netip.Addr{}, addrOf(t, res, 0), 80); err != nil {
+		t.Errorf("what is allowed: %v", err)
+	}
 }
