@@ -153,6 +153,7 @@ func (a *agent) build(ctx context.Context) error {
 		Node: a.cfg.NodeName, Prefix: a.cfg.InterfacePrefix, BootID: a.bootID, Ledger: a.ledger, NotesDir: a.notesDir(),
 		Attacher: attacher, Graph: a.feed, Addresses: a.addresses,
 		Plane: plane{a.tracker, a.pump}, Store: a.link.Store, Ready: a.attachWaitsFor, Log: a.log,
+		Metrics: a.metrics.attach,
 	})
 	a.registrar = &registrar{name: a.cfg.NodeName, fixed: a.cfg.NodeAddresses, store: a.link.Store, find: defaultRouteAddresses,
 		log: a.log, kick: make(chan struct{}, 1)}

@@ -6,6 +6,7 @@ import (
 	"github.com/tortie/tortie/agent/feed"
 	"github.com/tortie/tortie/agent/pump"
 	"github.com/tortie/tortie/agent/socket"
+	"github.com/tortie/tortie/agent/workload"
 )
 
 // metrics is those of the parts.
@@ -13,6 +14,7 @@ type metrics struct {
 	pump   *pump.Metrics
 	feed   *feed.Metrics
 	socket *socket.Metrics
+	attach *workload.Metrics
 }
 
 func newMetrics(reg prometheus.Registerer) (m metrics, err error) {
@@ -20,6 +22,9 @@ func newMetrics(reg prometheus.Registerer) (m metrics, err error) {
 		return m, err
 	}
 	if m.feed, err = feed.NewMetrics(reg); err != nil {
+		return m, err
+	}
+	if m.attach, err = workload.NewMetrics(reg); err != nil {
 		return m, err
 	}
 	m.socket, err = socket.NewMetrics(reg)

@@ -24,7 +24,7 @@ const (
 )
 
 // Attach plugs a workload in, and answers once its policy is enforced.
-func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns *os.File) (agentapi.AttachResponse, error) {
+func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns *os.File) (resp agentapi.AttachResponse, err error) {
 	want, o, err := w.plan(r, netns)
 	if err != nil {
 		return agentapi.AttachResponse{}, agentapi.Errorf(agentapi.CodeBadRequest, "attach: %v", err)
@@ -35,6 +35,8 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 	if missing := w.o.Ready(); missing != "" {
 		return agentapi.AttachResponse{}, agentapi.Errorf(agentapi.CodeUnavailable, "the agent is not ready (%s): try again", missing)
 	}
+	clock := w.o.Metrics.start()
+	defer func() { clock.log(w.o.Log, want.Sandbox, err) }()
 	unlock, err := w.locks.lock(ctx, want.ID())
 	if err != nil {
 		return agentapi.AttachResponse{}, waitError("attach: waiting for another request about this workload", err)
@@ -46,8 +48,8 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 	if err := w.settle(ctx, want.ID()); err != nil {
 		return agentapi.AttachResponse{}, fmt.Errorf("attach: detaching what was noted before: %w", err)
 	}
-	j := job{entry: want, endpoint: o, netns: netns}
-	var resp agentapi.AttachResponse
+	clock.done(stepWait)
+	j := job{entry: want, endpoint: o, netns: netns, clock: clock}
 	if err = w.enter(ctx, r, &j); err == nil {
 		resp, err = w.plug(ctx, &j)
 	}
@@ -66,6 +68,7 @@ type job struct {
 	entry    ledger.Entry
 	endpoint *api.WorkloadEndpoint
 	netns    *os.File
+	clock    *watch
 	fresh    bool                  // the ledger did not have it
 	written  bool                  // something of it may be in the store
 	stored   *api.WorkloadEndpoint // as written with its addresses; nil = not yet
@@ -176,10 +179,12 @@ func (w *Workloads) enter(ctx context.Context, r agentapi.AttachRequest, j *job)
 			return err
 		}
 		j.fresh = true
+		j.clock.done(stepIntent)
 		if err := w.allocate(ctx, j, demand); err != nil {
 			j.written = j.written && !refused(err)
 			return err
 		}
+		j.clock.done(stepAllocate)
 	}
 	j.entry.OldFlows = true
 	err = w.o.Ledger.Put(j.entry)
@@ -191,6 +196,7 @@ func (w *Workloads) enter(ctx context.Context, r agentapi.AttachRequest, j *job)
 		return agentapi.Errorf(agentapi.CodeConflict, "attach: %v", err)
 	}
 	j.fresh = j.fresh || err == nil
+	j.clock.done(stepLedger)
 	return err
 }
 
@@ -202,14 +208,17 @@ func (w *Workloads) plug(ctx context.Context, j *job) (agentapi.AttachResponse, 
 	if err != nil {
 		return none, fmt.Errorf("attach: making the interface: %w", err)
 	}
+	j.clock.done(stepLink)
 	if e.OldFlows { // no packet of the new owner may ride on them
 		if err := w.o.Plane.CutFlows(ctx, e.Addrs); err != nil {
 			return none, waitError("attach: cutting old flows", err)
 		}
 	}
+	j.clock.done(stepCut)
 	if _, err := w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
 		return none, waitError("attach", err)
 	}
+	j.clock.done(stepGraph)
 	if j.stored == nil {
 		s, err := w.o.Store()
 		if err != nil {
@@ -219,12 +228,15 @@ func (w *Workloads) plug(ctx context.Context, j *job) (agentapi.AttachResponse, 
 		if j.stored, err = putEndpoint(ctx, s, j.endpoint); err != nil {
 			return none, storeError("attach: writing the WorkloadEndpoint, try again", err)
 		}
+		j.clock.done(stepStore)
 	}
 	// That they are cut is on the disk before anybody is told that the workload is plugged in: a restart must not cut those
 	// that it has made since.
 	noted := w.noteCut(e)
-	err = w.await(ctx, e, j.stored)
-	if nErr := <-noted; nErr != nil {
+	err = w.await(ctx, j)
+	nErr := <-noted
+	j.clock.done(stepNote)
+	if nErr != nil {
 		return none, nErr
 	}
 	if err != nil {
@@ -256,14 +268,16 @@ func macText(m drivers.MAC) string {
 }
 
 // await waits until the policy of a workload is in the dataplane.
-func (w *Workloads) await(ctx context.Context, e ledger.Entry, stored *api.WorkloadEndpoint) error {
-	since, err := w.o.Graph.WaitSeen(ctx, api.KeyOf(stored), stored.ResourceVersion)
+func (w *Workloads) await(ctx context.Context, j *job) error {
+	since, err := w.o.Graph.WaitSeen(ctx, api.KeyOf(j.stored), j.stored.ResourceVersion)
 	if err == nil {
-		err = w.o.Plane.WaitEnforced(ctx, e.ID(), uint64(stored.Generation), since)
+		j.clock.done(stepSeen)
+		err = w.o.Plane.WaitEnforced(ctx, j.entry.ID(), uint64(j.stored.Generation), since)
 	}
 	if err != nil {
-		return agentapi.Errorf(agentapi.CodeNotEnforced, "%s is plugged in, but %v", e.Namespace+"/"+e.Name, err)
+		return agentapi.Errorf(agentapi.CodeNotEnforced, "%s is plugged in, but %v", j.entry.Namespace+"/"+j.entry.Name, err)
 	}
+	j.clock.done(stepEnforce)
 	return nil
 }
 

@@ -22,6 +22,7 @@
 //	notes.go     what was noted while no agent listened
 //	address.go   addresses from pools
 //	endpoint.go  the WorkloadEndpoint
+//	metrics.go   how long the steps of an attach take
 //	locks.go     one request at a time for each workload
 package workload
 
@@ -85,8 +86,9 @@ type Options struct {
 	// Store returns the store, or why it can't be used now.
 	Store func() (datastore.Store, error)
 	// Ready says what the agent is still waiting for; "" = nothing.
-	Ready func() string
-	Log   *slog.Logger
+	Ready   func() string
+	Log     *slog.Logger
+	Metrics *Metrics // may be nil
 }
 
 // Workloads is safe for concurrent use.
