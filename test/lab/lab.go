@@ -37,6 +37,8 @@ type Options struct {
 	Store []string
 	// AgentStore are the endpoints that agents are told, if those are others: a faulty wire to the store, say.
 	AgentStore []string
+	// Started is called once there is a store, ahead of the agents; nil = nothing to do.
+	Started func(*Lab) error
 }
 
 // Lab is a running lab.
@@ -49,6 +51,7 @@ type Lab struct {
 
 	opts      Options
 	fabric    *Host
+	wires     int // that the fabric has had
 	hosts     []*Host
 	workloads []*Workload
 	outside   []*Outside
@@ -86,6 +89,11 @@ func New(ctx context.Context, o Options) (_ *Lab, err error) {
 	if len(o.Store) == 0 {
 		o.Progress("starting the store")
 		if err := l.StartStore(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if o.Started != nil {
+		if err := o.Started(l); err != nil {
 			return nil, err
 		}
 	}
