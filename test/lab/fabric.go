@@ -16,6 +16,7 @@ type Host struct {
 	Name  string
 	Addrs []netip.Addr // IPv4, then IPv6
 	ns    *netns.Ns
+	port  string // the fabric's end of its wire, if it has one
 }
 
 // Netns is the name of the host's network namespace, for `ip netns exec`.
@@ -64,11 +65,12 @@ func (l *Lab) buildFabric() error {
 
 // plug wires h to the fabric, with an eth0 that has its addresses.
 func (l *Lab) plug(h *Host) error {
-	port := fmt.Sprintf("p%d", len(l.hosts))
+	l.wires++
+	h.port = fmt.Sprintf("p%d", l.wires)
 	if err := l.fabric.ip(
-		fmt.Sprintf("link add %s type veth peer name eth0 netns %s", port, h.Netns()),
-		fmt.Sprintf("link set %s master br0", port),
-		fmt.Sprintf("link set %s up", port),
+		fmt.Sprintf("link add %s type veth peer name eth0 netns %s", h.port, h.Netns()),
+		fmt.Sprintf("link set %s master br0", h.port),
+		fmt.Sprintf("link set %s up", h.port),
 	); err != nil {
 		return err
 	}
