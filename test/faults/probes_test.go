@@ -58,13 +58,30 @@ func startProbes(t *testing.T, from, to *lab.Workload) *probes {
 		p.loop(ctx, freshEvery, func() {
 			p.check(ctx, fmt.Sprintf("a new flow over IPv%d", family), from.Echo(ctx, "udp", addr, openPort), &p.fresh)
 		})
-		shut, err := from.Dial(ctx, "udp", addr, shutPort)
+	}
+	p.denials(t, ctx, from, to)
+	return p
+}
+
+// startDenied starts only what must be denied.
+func startDenied(t *testing.T, from, to *lab.Workload) *probes {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	p := &probes{stop: stop}
+	t.Cleanup(p.end)
+	p.denials(t, ctx, from, to)
+	return p
+}
+
+func (p *probes) denials(t *testing.T, ctx context.Context, from, to *lab.Workload) {
+	t.Helper()
+	for _, family := range []int{4, 6} {
+		c, err := from.Dial(ctx, "udp", to.Addr(family), shutPort)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.deny(ctx, fmt.Sprintf("over IPv%d", family), shut)
+		p.deny(ctx, fmt.Sprintf("over IPv%d", family), c)
 	}
-	return p
 }
 
 // loop calls fn every so often until ctx ends.
