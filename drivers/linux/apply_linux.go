@@ -194,19 +194,22 @@ func (d *Driver) send(ops []op, dry bool) error {
 		d.wrote(len(ops))
 		d.metric("transactions", 1)
 	}
-	if len(refused.ops) > 0 {
-		return refused.blaming(ops)
+	err := error(refused)
+	if len(refused.ops) == 0 {
+		err = d.kernel.commit(ops, dry)
 	}
-	err := d.kernel.commit(ops, dry)
 	var r *refusedOps
-	if errors.As(err, &r) {
-		return r.blaming(ops)
+	if !errors.As(err, &r) {
+		return err
+	}
+	if err = r.orShort(); err == r {
+		r.blaming(ops)
 	}
 	return err
 }
 
 // blaming fills in which objects of the State the refused ops are about.
-func (r *refusedOps) blaming(ops []op) error {
+func (r *refusedOps) blaming(ops []op) {
 	r.owners = map[drivers.ObjectRef]error{}
 	r.suspects = nil
 	for i, err := range r.ops {
@@ -233,7 +236,6 @@ func (r *refusedOps) blaming(ops []op) error {
 	slices.SortFunc(r.suspects, func(a, b drivers.ObjectRef) int {
 		return cmp.Or(cmp.Compare(order[a.Kind], order[b.Kind]), strings.Compare(a.String(), b.String()))
 	})
-	return r
 }
 
 // suspect reports whether an object can be put on a stand-in.

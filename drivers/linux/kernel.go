@@ -1,6 +1,13 @@
 package linux
 
-import "github.com/tortie/tortie/drivers"
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"github.com/tortie/tortie/drivers"
+)
 
 // opKind is what an op does to one object of a table.
 type opKind uint8
@@ -66,4 +73,27 @@ func (r *refusedOps) Unwrap() error {
 		return err
 	}
 	return r.err
+}
+
+// errShort is a transaction that failed for want of something: memory, or time. It says nothing of what was in it.
+var errShort = errors.New("the kernel has no room or no time")
+
+// orShort is r, or, if one of its errors says nothing of the objects in the transaction, an error that blames none.
+func (r *refusedOps) orShort() error {
+	for i, err := range r.ops {
+		if passing(err) {
+			return fmt.Errorf("%w: op %d: %w", errShort, i, err)
+		}
+	}
+	if passing(r.err) {
+		return fmt.Errorf("%w: %w", errShort, r.err)
+	}
+	return r
+}
+
+// passing reports whether an error is about the moment and not about what was asked.
+func passing(err error) bool {
+	return slices.ContainsFunc([]error{syscall.ENOMEM, syscall.ENOBUFS, syscall.EINTR, syscall.EAGAIN}, func(target error) bool {
+		return errors.Is(err, target)
+	})
 }

@@ -45,6 +45,7 @@ type Driver struct {
 	monitor  *monitor // nil before the first Apply
 	routes   *routes
 	cutter   *cutter
+	filters  *filters // nil = not tried yet
 	features drivers.Features
 
 	comp       *compiler
@@ -113,6 +114,7 @@ func Open(ctx context.Context, o Options) (_ *Driver, err error) {
 	if d.features, err = probe(s); err != nil {
 		return nil, err
 	}
+	d.flowFilters()
 	return d, nil
 }
 
@@ -190,6 +192,10 @@ func (d *Driver) Apply(ctx context.Context, want *drivers.State, ch *drivers.Cha
 		return fmt.Errorf("applying to nftables: %w", err)
 	}
 	for o, err := range d.routes.apply(ctx, want, ch) {
+		if passing(err) {
+			d.cutter.failed()
+			return fmt.Errorf("applying to routes: %s: %w", o, err)
+		}
 		failed[o] = err
 	}
 	d.cutter.follow(want, ch, d.writes != before)
