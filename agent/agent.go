@@ -36,6 +36,8 @@ type Deps struct {
 	Config  config.Config
 	Version string
 	Log     *slog.Logger
+	// LogLevel is the level of Log, which FelixConfigurations may change; nil = it stays.
+	LogLevel *slog.LevelVar
 	// Registry is where metrics are registered, and /metrics reads them.
 	Registry *prometheus.Registry
 	// OpenDriver opens the driver that Config.Driver names.
@@ -143,7 +145,8 @@ func (a *agent) build(ctx context.Context) error {
 	if _, ok := a.driver.(drivers.Inventory); ok {
 		inputs = append(inputs, feed.Host)
 	}
-	a.feed = feed.New(feed.Options{Graph: calcgraph.New(a.cfg.Graph()), Pump: a.pump, Inputs: inputs, Node: a.cfg.NodeName, Metrics: a.metrics.feed})
+	a.feed = feed.New(feed.Options{Graph: calcgraph.New(a.cfg.Graph()), Pump: a.pump, Inputs: inputs, Node: a.cfg.NodeName,
+		Settings: a.settings, Metrics: a.metrics.feed})
 	a.link = newLink(a.d.OpenStore, a.log)
 	if a.addresses, err = newAddresses(a.cfg.NodeName, a.link, a.log, a.d.Registry); err != nil {
 		return err

@@ -32,10 +32,25 @@ type NodeSettings struct {
 	LogLevel                *slog.Level
 }
 
-// FelixFor lays the FelixConfigurations that concern a node over one another: what is said for the node itself wins,
-// then what is said for nodes with its labels, then "default". Of several that select the node only the oldest counts,
-// so that one which somebody makes by mistake does no harm. Settings that are not valid do not count: the one below shows.
+// FelixFor lays the FelixConfigurations that concern a node over one another (see FelixLayers). Settings that are not
+// valid do not count: the one below shows.
 func FelixFor(node string, labels map[string]string, all []*FelixConfiguration) *FelixConfiguration {
+	out := &FelixConfiguration{Spec: FelixConfigurationSpec{}}
+	out.Name = nodePrefix + node
+	for _, c := range FelixLayers(node, labels, all) {
+		for name := range c.Spec {
+			if _, said := out.Spec[name]; !said && name != "nodeSelector" && validSetting(c, name) {
+				out.Spec[name] = c.Spec[name]
+			}
+		}
+	}
+	return out
+}
+
+// FelixLayers returns those FelixConfigurations that count on a node, the strongest first: what is said for the node
+// itself, then what is said for nodes with its labels, then "default". Of several that select the node only the oldest
+// counts, so that one which somebody makes by mistake does no harm.
+func FelixLayers(node string, labels map[string]string, all []*FelixConfiguration) []*FelixConfiguration {
 	var layers []*FelixConfiguration
 	for _, c := range all {
 		if felixConcerns(c, node, labels) {
@@ -44,22 +59,12 @@ func FelixFor(node string, labels map[string]string, all []*FelixConfiguration) 
 	}
 	slices.SortFunc(layers, compareFelix)
 	selecting := 0
-	layers = slices.DeleteFunc(layers, func(c *FelixConfiguration) bool {
+	return slices.DeleteFunc(layers, func(c *FelixConfiguration) bool {
 		if felixRank(c) == someNodes {
 			selecting++
 		}
 		return felixRank(c) == someNodes && selecting > 1
 	})
-	out := &FelixConfiguration{Spec: FelixConfigurationSpec{}}
-	out.Name = nodePrefix + node
-	for _, c := range layers {
-		for name := range c.Spec {
-			if _, said := out.Spec[name]; !said && name != "nodeSelector" && validSetting(c, name) {
-				out.Spec[name] = c.Spec[name]
-			}
-		}
-	}
-	return out
 }
 
 func felixConcerns(c *FelixConfiguration, node string, labels map[string]string) bool {
@@ -107,10 +112,8 @@ func validSetting(c *FelixConfiguration, name string) bool {
 	return len(check.errs) == 0
 }
 
-// FelixSettings returns what a FelixConfiguration says to an agent, and each setting of it that has no effect, with the
-// reason. A setting that is not valid is one of those.
-func FelixSettings(c *FelixConfiguration) (NodeSettings, []Problem) {
-	valid := &FelixConfiguration{Spec: FelixConfigurationSpec{}}
+// FelixErrors returns the settings of c that are not valid, or that Tortie refuses: they do not count.
+func FelixErrors(c *FelixConfiguration) []Problem {
 	var problems []Problem
 	for _, name := range slices.Sorted(maps.Keys(c.Spec)) {
 		check := &checker{}
@@ -118,8 +121,17 @@ func FelixSettings(c *FelixConfiguration) (NodeSettings, []Problem) {
 		for _, e := range check.errs {
 			problems = append(problems, Problem{e.Field, e.ErrorBody()})
 		}
-		if len(check.errs) == 0 {
-			valid.Spec[name] = c.Spec[name]
+	}
+	return problems
+}
+
+// FelixSettings returns what a FelixConfiguration says to an agent, and each setting of it that has no effect, with the
+// reason. A setting that is not valid is one of those.
+func FelixSettings(c *FelixConfiguration) (NodeSettings, []Problem) {
+	valid := &FelixConfiguration{Spec: FelixConfigurationSpec{}}
+	for name, v := range c.Spec {
+		if validSetting(c, name) {
+			valid.Spec[name] = v
 		}
 	}
 	defaultFelix(valid)
@@ -135,7 +147,7 @@ func FelixSettings(c *FelixConfiguration) (NodeSettings, []Problem) {
 		s.WorkloadPrefixes = strings.Split(prefixes, ",")
 	}
 	s.AllowEncapFromWorkloads = allowEncap(valid)
-	return s, append(problems, Warnings(valid)...)
+	return s, append(FelixErrors(c), Warnings(valid)...)
 }
 
 // said returns the zero value if nothing is said.

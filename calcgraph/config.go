@@ -6,10 +6,12 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/drivers"
 )
 
-// Config is what the graph knows of its node beside the four inputs. It doesn't change.
+// Config is what the graph knows of its node beside the four inputs. It doesn't change; FelixConfigurations are laid over
+// it.
 type Config struct {
 	// NodeName is this node's name in the store.
 	NodeName string
@@ -29,6 +31,9 @@ type Config struct {
 	AllowEncapFromWorkloads bool
 	// NATExclusions are destinations that are never masqueraded, beside the address pools.
 	NATExclusions []netip.Prefix
+	// Fixed names settings of FelixConfigurations that don't count, because the node's operator has said them; the values
+	// are where, in the operator's words.
+	Fixed map[string]string
 }
 
 // Default returns the configuration of a node on which the operator has set nothing.
@@ -77,4 +82,43 @@ func (c Config) node(addrs []netip.Addr) *drivers.Node {
 		EndpointToHost: c.EndpointToHost, ServiceNAT: c.ServiceNAT, CutEstablished: c.CutEstablished,
 		VXLANPort: c.VXLANPort, AllowEncapFromWorkloads: c.AllowEncapFromWorkloads,
 	}
+}
+
+// toHost are the words of the API. What is not one of them drops.
+var toHost = map[string]drivers.EndpointToHost{
+	"Drop": drivers.ToHostDrop, "Accept": drivers.ToHostAccept, "Return": drivers.ToHostReturn,
+}
+
+// with lays settings over c.
+func (c Config) with(s *api.NodeSettings) Config {
+	if s.EndpointToHost != "" {
+		c.EndpointToHost = toHost[s.EndpointToHost]
+	}
+	if s.FailsafeIn != nil {
+		c.FailsafeIn = failsafes(s.FailsafeIn)
+	}
+	if s.FailsafeOut != nil {
+		c.FailsafeOut = failsafes(s.FailsafeOut)
+	}
+	c.WorkloadPrefixes = slices.Clone(c.WorkloadPrefixes)
+	for _, p := range s.WorkloadPrefixes {
+		if !slices.Contains(c.WorkloadPrefixes, p) {
+			c.WorkloadPrefixes = append(c.WorkloadPrefixes, p)
+		}
+	}
+	if s.AllowEncapFromWorkloads != nil {
+		c.AllowEncapFromWorkloads = *s.AllowEncapFromWorkloads
+	}
+	if s.VXLANPort != 0 {
+		c.VXLANPort = s.VXLANPort
+	}
+	return c
+}
+
+func failsafes(from []api.Failsafe) []drivers.Failsafe {
+	out := make([]drivers.Failsafe, 0, len(from))
+	for _, f := range from {
+		out = append(out, drivers.Failsafe{Proto: f.Proto, Port: f.Port, Net: f.Net})
+	}
+	return out
 }

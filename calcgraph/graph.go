@@ -13,7 +13,7 @@ import (
 // what the inputs hold at the time of Flush, whatever way they came to hold it. It is not safe for concurrent use, and
 // keeps the objects that it is given: they must not be changed.
 type Graph struct {
-	config    Config
+	settings  *settings
 	labels    *labels
 	groups    *groups
 	things    *things
@@ -32,7 +32,7 @@ type Graph struct {
 
 // New returns a graph with empty inputs.
 func New(c Config) *Graph {
-	g := &Graph{config: c, labels: newLabels(), bad: map[api.Key][]Problem{}}
+	g := &Graph{settings: newSettings(c), labels: newLabels(), bad: map[api.Key][]Problem{}}
 	g.groups = newGroups(g.labels)
 	g.things = newThings(g.labels, g.groups)
 	g.services = newServices()
@@ -42,7 +42,8 @@ func New(c Config) *Graph {
 	g.policies.locals = g.locals
 	g.routes = newRoutes(c.NodeName, g.things.names)
 	g.endpoints = newEndpoints(c.NodeName, g.things, g.locals, g.policies, g.routes)
-	g.hosts = newHosts(c, g.things, g.locals, g.policies, g.endpoints)
+	g.hosts = newHosts(c.NodeName, g.things, g.locals, g.policies, g.endpoints)
+	g.hosts.configure(g.settings.now)
 	g.things.moved = g.moved
 	return g
 }
@@ -76,7 +77,12 @@ func (g *Graph) Update(key api.Key, o api.Object) {
 	case "HostEndpoint":
 		bad = g.setHost(key, as[*api.HostEndpoint](o))
 	case "Node":
+		if key.Name == g.settings.base.NodeName {
+			g.settings.setNode(as[*api.Node](o))
+		}
 		bad = g.routes.setNode(key, as[*api.Node](o))
+	case "FelixConfiguration":
+		g.settings.set(key.Name, as[*api.FelixConfiguration](o))
 	case "IPPool":
 		bad = g.routes.setPool(key, as[*api.IPPool](o))
 	case "BlockAffinity":
@@ -109,6 +115,10 @@ func (g *Graph) Learned(dst netip.Prefix, r *drivers.Route) { g.routes.learn(dst
 // Flush returns what is different since the last Flush. Every reference in the State that it leads to resolves there.
 func (g *Graph) Flush() *drivers.Update {
 	u := drivers.NewUpdate()
+	configured := g.settings.resolve()
+	if configured {
+		g.hosts.configure(g.settings.now)
+	}
 	g.things.relabel(func(diff []labelDiff) bool { return g.sets.index.cares(diff) || g.policies.index.cares(diff) })
 	g.endpoints.join()
 	g.hosts.resolve()
@@ -122,29 +132,35 @@ func (g *Graph) Flush() *drivers.Update {
 	g.hosts.report()
 	g.endpoints.report(u)
 	g.routes.flush(u)
-	g.flushNode(u)
+	g.flushNode(u, configured)
 	g.things.flushed()
 	return u
 }
 
-func (g *Graph) flushNode(u *drivers.Update) {
+// flushNode reports the node; configured says that its settings are different.
+func (g *Graph) flushNode(u *drivers.Update, configured bool) {
 	var addrs []netip.Addr
-	if n := g.routes.nodes[g.config.NodeName]; n != nil {
+	c := g.settings.now
+	if n := g.routes.nodes[c.NodeName]; n != nil {
 		addrs = n.addresses()
 	}
-	if g.node == nil || !slices.Equal(g.node.Addresses, addrs) {
-		g.node = g.config.node(addrs)
+	if g.node == nil || configured || !slices.Equal(g.node.Addresses, addrs) {
+		g.node = c.node(addrs)
 		u.Node = g.node
 	}
 	if g.masquerade == nil || g.routes.poolsChanged {
 		g.routes.poolsChanged = false
-		m := g.routes.pools.masquerade(g.config.NATExclusions)
+		m := g.routes.pools.masquerade(c.NATExclusions)
 		if g.masquerade == nil || !sameMasquerade(g.masquerade, m) {
 			g.masquerade = m
 			u.Masquerade = m
 		}
 	}
 }
+
+// Settings is what FelixConfigurations say to this node, as of the last Flush: what is not about the State is for others to
+// follow. It is another pointer if it is something else.
+func (g *Graph) Settings() *api.NodeSettings { return g.settings.said }
 
 // Problems returns the objects that are ignored, or taken less of than they say, in order.
 func (g *Graph) Problems() []Problem {
@@ -168,6 +184,7 @@ func (g *Graph) Problems() []Problem {
 			out = append(out, Problem{Key: a.entry.Name, Reason: "workload " + a.id.Sandbox + "/" + a.id.Interface + " denies everything: " + a.why})
 		}
 	}
+	out = append(out, g.settings.bad...)
 	out = append(out, g.hosts.problems()...)
 	out = append(out, g.routes.problems()...)
 	return sortProblems(out)

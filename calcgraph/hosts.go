@@ -35,11 +35,17 @@ type hosts struct {
 	byLocal   map[*local]*hostEndpoint
 }
 
-func newHosts(c Config, t *things, ls *locals, ps *policies, es *endpoints) *hosts {
+func newHosts(node string, t *things, ls *locals, ps *policies, es *endpoints) *hosts {
 	return &hosts{
-		node: c.NodeName, prefixes: c.WorkloadPrefixes, asHost: c.EndpointToHost == drivers.ToHostReturn, things: t, locals: ls, policies: ps, endpoints: es,
+		node: node, things: t, locals: ls, policies: ps, endpoints: es,
 		objects: map[string]*hostEndpoint{}, moved: map[*hostEndpoint]struct{}{}, byLocal: map[*local]*hostEndpoint{},
 	}
+}
+
+// configure takes in the settings of the node.
+func (hs *hosts) configure(c Config) {
+	hs.prefixes, hs.asHost = c.WorkloadPrefixes, c.EndpointToHost == drivers.ToHostReturn
+	hs.stale = true
 }
 
 // set takes in a HostEndpoint of this node; nil if it is gone or of another one.

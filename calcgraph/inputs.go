@@ -133,7 +133,7 @@ func (g *Graph) setWorkload(key api.Key, o *api.WorkloadEndpoint) []Problem {
 	}
 	id = g.things.set(key, spec)
 	node := uint32(0)
-	if s.Node != g.config.NodeName {
+	if s.Node != g.settings.base.NodeName {
 		node = g.routes.names.hold(s.Node)
 	}
 	g.moveRemote(id, was, node, g.things.all[id].gives.nets)
@@ -173,7 +173,7 @@ func (g *Graph) setHost(key api.Key, o *api.HostEndpoint) []Problem {
 		labels: o.Labels, profiles: o.Spec.Profiles, nets: readNets(&probs, "spec.expectedIPs", o.Spec.ExpectedIPs),
 		ports: readPorts(&probs, o.Spec.Ports),
 	})
-	if o.Spec.Node == g.config.NodeName {
+	if o.Spec.Node == g.settings.base.NodeName {
 		g.hosts.set(key.Name, o)
 	} else {
 		g.hosts.set(key.Name, nil)

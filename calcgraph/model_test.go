@@ -38,6 +38,8 @@ type model struct {
 
 func (w *world) state(c Config) *drivers.State {
 	m := &model{w, c, drivers.NewState()}
+	m.settings()
+	c = m.c
 	m.s.Node = drivers.Node{
 		Name: c.NodeName, MTU: c.MTU, WorkloadPrefixes: c.WorkloadPrefixes, FailsafeIn: c.FailsafeIn,
 		FailsafeOut: c.FailsafeOut, EndpointToHost: c.EndpointToHost, ServiceNAT: c.ServiceNAT,
@@ -523,7 +525,7 @@ func (m *model) workloads() {
 
 func (m *model) hosts() {
 	for _, i := range m.ifaces {
-		if strings.HasPrefix(i.Name, m.c.WorkloadPrefixes[0]) {
+		if slices.ContainsFunc(m.c.WorkloadPrefixes, func(p string) bool { return strings.HasPrefix(i.Name, p) }) {
 			continue
 		}
 		has := func(o *api.HostEndpoint) bool {
@@ -545,11 +547,21 @@ func (m *model) hosts() {
 		if won == nil {
 			continue
 		}
-		e := &drivers.Endpoint{
-			ID:   drivers.EndpointID{Kind: drivers.HostInterface, Sandbox: won.Name, Interface: i.Name},
-			Name: won.Name, Iface: i.Name, Generation: uint64(won.Generation),
-		}
-		m.enforce(e, won, won.Spec.Profiles, true)
-		m.s.Endpoints[e.ID] = e
+		m.host(won, i.Name)
 	}
+	for _, o := range of[*api.HostEndpoint](m) {
+		if o.Spec.Node == m.c.NodeName && o.Spec.InterfaceName == "*" && m.c.EndpointToHost == drivers.ToHostReturn {
+			m.host(o, "*") // the host as such
+			break
+		}
+	}
+}
+
+func (m *model) host(o *api.HostEndpoint, iface string) {
+	e := &drivers.Endpoint{
+		ID:   drivers.EndpointID{Kind: drivers.HostInterface, Sandbox: o.Name, Interface: iface},
+		Name: o.Name, Iface: iface, Generation: uint64(o.Generation),
+	}
+	m.enforce(e, o, o.Spec.Profiles, true)
+	m.s.Endpoints[e.ID] = e
 }

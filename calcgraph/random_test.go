@@ -221,7 +221,7 @@ func (g gen) network() api.Object {
 }
 
 func (g gen) object() api.Object {
-	switch g.IntN(12) {
+	switch g.IntN(13) {
 	case 0, 1, 2:
 		return g.workload()
 	case 3, 4, 5:
@@ -250,6 +250,8 @@ func (g gen) object() api.Object {
 			o.Spec.Profiles = []string{pick(g, "p0", "p1")}
 		}
 		return o
+	case 11:
+		return g.felix()
 	}
 	o := &api.EndpointSlice{ObjectMeta: g.meta(pick(g, "n0", "n1"), "e0", "e1", "e2")}
 	o.Labels = map[string]string{"kubernetes.io/service-name": pick(g, "v0", "v1")}

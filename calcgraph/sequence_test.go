@@ -405,6 +405,7 @@ func TestReferentRemoved(t *testing.T) {
 		"GlobalNetworkSet GlobalNetworkPolicy", "NetworkSet NetworkPolicy", "NetworkPolicy attached", "EndpointSlice NetworkPolicy",
 		"Node BlockAffinity", "BlockAffinity WorkloadEndpoint", "IPPool BlockAffinity", "IPPool WorkloadEndpoint",
 		"Node learned", "BlockAffinity learned", "attached BlockAffinity", "Node WorkloadEndpoint", "StagedNetworkPolicy Tier", "Tier StagedNetworkPolicy",
+		"Node FelixConfiguration", "FelixConfiguration Node", "FelixConfiguration HostEndpoint", "FelixConfiguration host",
 	} {
 		if !pairs[p] {
 			t.Errorf("no state has the pair %q", p)

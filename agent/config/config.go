@@ -75,6 +75,31 @@ type Config struct {
 	LogLevel slog.Level `json:"logLevel,omitempty"`
 	// LogFormat is text or json.
 	LogFormat string `json:"logFormat,omitempty"`
+
+	// Said are the keys that the file or a flag has given. FelixConfigurations can't change those.
+	Said []string `json:"-"`
+}
+
+// felixNames is which settings of a FelixConfiguration say the same as a key.
+var felixNames = map[string][]string{
+	"endpointToHost":          {"defaultEndpointToHostAction"},
+	"failsafeIn":              {"failsafeInboundHostPorts"},
+	"failsafeOut":             {"failsafeOutboundHostPorts"},
+	"allowEncapFromWorkloads": {"allowVXLANPacketsFromWorkloads", "allowIPIPPacketsFromWorkloads"},
+	"vxlanPort":               {"vxlanPort"},
+	"resyncInterval":          {"routeRefreshInterval", "nftablesRefreshInterval", "iptablesRefreshInterval", "ipsetsRefreshInterval"},
+	"logLevel":                {"logSeverityScreen"},
+}
+
+// Fixed names the settings that FelixConfigurations can't change on this node, and the key that says them instead.
+func (c Config) Fixed() map[string]string {
+	fixed := map[string]string{}
+	for _, key := range c.Said {
+		for _, name := range felixNames[key] {
+			fixed[name] = key
+		}
+	}
+	return fixed
 }
 
 // Store is how the store is reached.
@@ -161,7 +186,7 @@ func (c Config) Graph() calcgraph.Config {
 	g := calcgraph.Config{
 		NodeName: c.NodeName, WorkloadPrefixes: []string{c.InterfacePrefix}, MTU: c.MTU, EndpointToHost: toHost[c.EndpointToHost],
 		CutEstablished: c.CutEstablished, VXLANPort: c.VXLANPort, AllowEncapFromWorkloads: c.AllowEncapFromWorkloads,
-		NATExclusions: c.NATExclusions,
+		NATExclusions: c.NATExclusions, Fixed: c.Fixed(),
 	}
 	for _, f := range c.FailsafeIn {
 		g.FailsafeIn = append(g.FailsafeIn, drivers.Failsafe(f))

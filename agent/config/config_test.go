@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"sigs.k8s.io/yaml"
 
+	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/drivers"
 )
 
@@ -62,6 +63,7 @@ mtu: 1400
 	want.FailsafeIn = []Failsafe{{Proto: 6, Port: 22}, {Proto: 17, Port: 68, Net: netip.MustParsePrefix("10.0.0.0/8")},
 		{Proto: 6, Port: 1, Net: netip.MustParsePrefix("2001:db8::/32")}}
 	want.FailsafeOut = []Failsafe{}
+	want.Said = []string{"endpointToHost", "failsafeIn", "failsafeOut", "logLevel", "mtu", "nodeAddresses", "nodeName", "resyncInterval", "socket", "store"}
 	if d := cmp.Diff(want, c, equate); d != "" {
 		t.Error(d)
 	}
@@ -79,6 +81,7 @@ func TestWhatIsWrittenCanBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := Parse(b)
+	got.Said = nil // all that was written has been said
 	if d := cmp.Diff(want, got, equate); d != "" || err != nil {
 		t.Errorf("%v %s", err, d)
 	}
@@ -104,6 +107,33 @@ func TestParseErrors(t *testing.T) {
 		if _, err := Parse([]byte(c.in)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v, want %q", c.in, err, c.want)
 		}
+	}
+}
+
+// TestFixed: every key that a FelixConfiguration could change is fixed by being said, with the value that it has anyway too.
+func TestFixed(t *testing.T) {
+	honoured := map[string]bool{}
+	for _, f := range api.FelixFields() {
+		if f.Effect == api.Honoured && f.Name != "nodeSelector" && f.Name != "interfacePrefix" {
+			honoured[f.Name] = true // what they say of prefixes is added to the agent's own
+		}
+	}
+	c, err := Parse([]byte("endpointToHost: Drop\nfailsafeIn: []\nfailsafeOut: []\nallowEncapFromWorkloads: false\n" +
+		"vxlanPort: 4789\nresyncInterval: 0s\nlogLevel: info\nmtu: 1500\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := c.Graph().Fixed
+	for name, key := range got {
+		if !honoured[name] || felixNames[key] == nil {
+			t.Errorf("%s is fixed by %s", name, key)
+		}
+	}
+	if len(got) != len(honoured) {
+		t.Errorf("%d settings are fixed, want %d: %v", len(got), len(honoured), got)
+	}
+	if n := len(Default().Graph().Fixed); n != 0 {
+		t.Errorf("%d settings are fixed by defaults", n)
 	}
 }
 

@@ -45,6 +45,7 @@ func Parse(b []byte) (Config, error) {
 	if err := unknownKeys("", keys, reflect.TypeOf(c)); err != nil {
 		return c, err
 	}
+	c.Said = sortedKeys(keys)
 	d := json.NewDecoder(bytes.NewReader(j))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
@@ -61,8 +62,9 @@ func Parse(b []byte) (Config, error) {
 func unknownKeys(prefix string, m map[string]any, t reflect.Type) error {
 	fields := map[string]reflect.Type{}
 	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		fields[name] = t.Field(i).Type
+		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); name != "-" {
+			fields[name] = t.Field(i).Type
+		}
 	}
 	var errs []error
 	for _, k := range sortedKeys(m) {

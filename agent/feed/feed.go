@@ -50,16 +50,20 @@ type Graph interface {
 	Attached(id drivers.EndpointID, e *calcgraph.LedgerEntry)
 	Host(ifaces []drivers.HostIface)
 	Flush() *drivers.Update
+	Settings() *api.NodeSettings
 	Problems() []calcgraph.Problem
 }
 
 // Options is what New takes.
 type Options struct {
-	Graph   Graph
-	Pump    Pump
-	Inputs  []Input // those that there are
-	Node    string  // this node's name
-	Metrics *Metrics
+	Graph  Graph
+	Pump   Pump
+	Inputs []Input // those that there are
+	Node   string  // this node's name
+	// Settings is told what FelixConfigurations say to this node, once the store is in sync and whenever that changes. It
+	// must not wait. May be nil.
+	Settings func(api.NodeSettings)
+	Metrics  *Metrics
 }
 
 // Feed is safe for concurrent use.
@@ -70,6 +74,7 @@ type Feed struct {
 
 	// Of the goroutine of Run only.
 	inSync     bool
+	settings   *api.NodeSettings // that were told
 	unreadable map[api.Key]string
 
 	mu      sync.Mutex
@@ -137,13 +142,24 @@ func (f *Feed) flush() uint64 {
 		}
 		f.inSync = true
 		seq := f.o.Pump.Offer(f.o.Graph.Flush())
+		f.tellSettings()
 		f.o.Pump.InSync()
 		return seq
 	}
 	stop := f.o.Metrics.flush()
 	u := f.o.Graph.Flush()
 	stop()
+	f.tellSettings()
 	return f.o.Pump.Offer(u)
+}
+
+func (f *Feed) tellSettings() {
+	if s := f.o.Graph.Settings(); s != f.settings {
+		f.settings = s
+		if f.o.Settings != nil {
+			f.o.Settings(*s)
+		}
+	}
 }
 
 // do has fn done by the graph's goroutine, and returns the number of the Offer that has it in.

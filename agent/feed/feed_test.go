@@ -25,6 +25,8 @@ type graph struct {
 	slow    time.Duration
 	changed int
 	flushes int
+
+	settings *api.NodeSettings
 }
 
 func (g *graph) enter(s string) func() {
@@ -49,6 +51,11 @@ func (g *graph) Attached(id drivers.EndpointID, e *calcgraph.LedgerEntry) {
 
 func (g *graph) Host(ifaces []drivers.HostIface) {
 	defer g.enter(fmt.Sprintf("host %d", len(ifaces)))()
+}
+
+func (g *graph) Settings() *api.NodeSettings {
+	defer g.enter("")()
+	return g.settings
 }
 
 func (g *graph) Problems() []calcgraph.Problem {

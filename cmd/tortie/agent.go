@@ -80,7 +80,7 @@ func agentConfig(f *pflag.FlagSet, path string, over config.Config) (config.Conf
 		"state-dir":  func() { cfg.StateDir = over.StateDir },
 		"run-dir":    func() { cfg.RunDir = over.RunDir },
 		"listen":     func() { cfg.Listen = over.Listen },
-		"log-level":  func() { cfg.LogLevel = over.LogLevel },
+		"log-level":  func() { cfg.LogLevel, cfg.Said = over.LogLevel, append(cfg.Said, "logLevel") },
 		"log-format": func() { cfg.LogFormat = over.LogFormat },
 	} {
 		if f.Changed(name) {
@@ -121,11 +121,13 @@ func storeOver(f *pflag.FlagSet, s *config.Store) error {
 }
 
 func runAgent(ctx context.Context, cfg config.Config) error {
-	log := newLog(cfg)
+	level := &slog.LevelVar{}
+	level.Set(cfg.LogLevel)
+	log := newLog(cfg, level)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return agent.Run(ctx, agent.Deps{
-		Config: cfg, Version: buildVersion(), Log: log, Registry: registry,
+		Config: cfg, Version: buildVersion(), Log: log, LogLevel: level, Registry: registry,
 		OpenDriver: func(ctx context.Context, o drivers.Options) (drivers.Driver, error) {
 			return openDriver(ctx, cfg.Driver, o)
 		},
@@ -138,8 +140,8 @@ func runAgent(ctx context.Context, cfg config.Config) error {
 	})
 }
 
-func newLog(cfg config.Config) *slog.Logger {
-	o := &slog.HandlerOptions{Level: cfg.LogLevel}
+func newLog(cfg config.Config, level *slog.LevelVar) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, o))
 	}
