@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,9 +12,10 @@ import (
 
 // Of linux/netfilter/nfnetlink_conntrack.h.
 const (
-	ctMsgGet, ctMsgDelete = 1, 2
+	ctMsgNew, ctMsgGet, ctMsgDelete = 0, 1, 2
 
 	ctaTupleOrig, ctaTupleReply, ctaProtoInfo, ctaID, ctaZone = 1, 2, 4, 12, 18
+	ctaFilter, ctaFilterOrig, ctaFilterReply                  = 25, 1, 2
 	ctaTupleIP, ctaTupleProto                                 = 1, 2
 	ctaIPv4Src, ctaIPv4Dst                                    = 1, 2
 	ctaIPv6Src, ctaIPv6Dst                                    = 3, 4
@@ -44,9 +46,12 @@ func ctType(t uint16) uint16 { return unix.NFNL_SUBSYS_CTNETLINK<<8 | t }
 
 // eachFlow calls fn with every flow of both families. A table can hold a million: they are looked at one by one as they
 // come, and what fn gets is its own until it returns.
-func (s *socket) eachFlow(fn func(e *entry) error) error {
+func (s *socket) eachFlow(fn func(e *entry) error) error { return s.eachFlowOf(unix.AF_UNSPEC, fn) }
+
+// eachFlowOf is eachFlow of one family.
+func (s *socket) eachFlowOf(family byte, fn func(e *entry) error) error {
 	var e entry
-	err := s.dumpOf(ctType(ctMsgGet), unix.AF_UNSPEC, nil, func(family byte, attrs []byte) error {
+	err := s.dumpOf(ctType(ctMsgGet), family, nil, func(family byte, attrs []byte) error {
 		e = entry{family: family}
 		if err := e.read(attrs); err != nil {
 			return fmt.Errorf("reading a flow: %w", err)
@@ -146,4 +151,61 @@ func (s *socket) deleteFlow(e *entry) (bool, error) {
 		return false, fmt.Errorf("deleting a flow: %w", err)
 	}
 	return true, nil
+}
+
+// CutFlows deletes the flow-table entries that have one of addrs at either end.
+func (d *Driver) CutFlows(ctx context.Context, addrs []netip.Addr) error {
+	cut := map[netip.Addr]bool{}
+	for _, a := range addrs {
+		cut[a.Unmap()] = true
+	}
+	if err := d.cutFlows(ctx, cut); err != nil {
+		return fmt.Errorf("cutting flows: %w", err)
+	}
+	return nil
+}
+
+func (d *Driver) cutFlows(ctx context.Context, addrs map[netip.Addr]bool) error {
+	filters := d.flowFilters()
+	var of [2][]netip.Addr // by family
+	for a := range addrs {
+		if a.Is6() {
+			of[1] = append(of[1], a)
+		} else {
+			of[0] = append(of[0], a)
+		}
+	}
+	var dumps []byte // families
+	for i, family := range [2]byte{unix.AF_INET, unix.AF_INET6} {
+		if len(of[i]) > filterMax || len(of[i]) > 0 && !filters[i] {
+			dumps = append(dumps, family)
+			continue
+		}
+		for _, a := range of[i] {
+			if err := errors.Join(ctx.Err(), d.socket.deleteFlowsOf(a)); err != nil {
+				return err
+			}
+		}
+	}
+	if len(dumps) == 2 {
+		dumps = []byte{unix.AF_UNSPEC}
+	}
+	for _, family := range dumps {
+		if err := errors.Join(ctx.Err(), d.socket.deleteFlowsIn(family, addrs)); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// flowFilters says what is known of the kernel's filters, and finds out the first time.
+func (d *Driver) flowFilters() filters {
+	if d.filters == nil {
+		f, err := probeFilters()
+		if err != nil {
+			d.log.Warn("the kernel's filters of flows can't be tried, doing without", "error", err)
+		}
+		d.filters = &f
+	}
+	return *d.filters
 }
