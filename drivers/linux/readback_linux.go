@@ -12,40 +12,50 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readTries bounds how often a dump is begun again because somebody changed the tables meanwhile.
-const readTries = 5
+// readTries bounds how often a dump is begun again because somebody changed the tables meanwhile. A change of any table in
+// the namespace interrupts it, and there are programs that make several a second.
+const readTries = 8
+
+// again repeats a reading that a change interrupted. It is one dump that is repeated, and not all of them: on a busy host
+// all of them would never come through in one piece.
+func (r *reader) again(read func() error) error {
+	for try := 1; ; try++ {
+		r.last = try == readTries
+		if err := read(); !errors.Is(err, errInterrupted) || r.last {
+			return err
+		}
+	}
+}
+
+// goodEnough takes what an interrupted dump of a table's rules, or of a set's elements, has brought if it has been begun
+// often enough: such a dump counts objects of that table or set only (Linux 6.18), so that a change of another one, which
+// is what interrupts most, has lost none of them. A change of ours by somebody else the monitor hears, and asks for
+// another look.
+func (r *reader) goodEnough(err error) error {
+	if r.last && errors.Is(err, errInterrupted) {
+		return nil
+	}
+	return err
+}
 
 func (n *nft) read(want *Program) (*tables, error) {
-	for try := 1; ; try++ {
-		r := &reader{n: n, want: want, have: noTables()}
-		err := r.run()
-		if errors.Is(err, errInterrupted) && try < readTries {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("reading our tables back: %w", err)
-		}
-		for t := range r.have.remake {
-			maps.DeleteFunc(r.have.Chains, func(k Key, _ *Chain) bool { return k.Table == t })
-			maps.DeleteFunc(r.have.Sets, func(k Key, _ *SetObject) bool { return k.Table == t })
-		}
-		return r.have, nil
+	r := &reader{n: n, want: want, have: noTables()}
+	if err := r.run(); err != nil {
+		return nil, fmt.Errorf("reading our tables back: %w", err)
 	}
+	for t := range r.have.remake {
+		maps.DeleteFunc(r.have.Chains, func(k Key, _ *Chain) bool { return k.Table == t })
+		maps.DeleteFunc(r.have.Sets, func(k Key, _ *SetObject) bool { return k.Table == t })
+	}
+	return r.have, nil
 }
 
 func (n *nft) readSets(want *Program, have *tables, keys []Key) error {
 	r := &reader{n: n, want: want, have: have}
 	for _, k := range keys {
 		s := *have.Sets[k]
-		for try := 1; ; try++ {
-			err := r.elements(&s)
-			if errors.Is(err, errInterrupted) && try < readTries {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("reading set %s back: %w", k.Name, err)
-			}
-			break
+		if err := r.again(func() error { return r.elements(&s) }); err != nil {
+			return fmt.Errorf("reading set %s back: %w", k.Name, err)
 		}
 		if have.remake[k.Table] {
 			delete(have.remake, k.Table)
@@ -60,23 +70,20 @@ type reader struct {
 	n    *nft
 	want *Program
 	have *tables
+	last bool // again will not begin once more
 }
 
 func (r *reader) run() error {
 	for _, t := range []Table{Inet, ARP} {
-		if err := r.table(t); err != nil {
-			return err
+		for _, step := range []func(Table) error{r.table, r.chains, r.rules, r.sets} {
+			if err := r.again(func() error { return step(t) }); err != nil {
+				return err
+			}
+			if !r.have.exist[t] {
+				break
+			}
 		}
-		if !r.have.exist[t] {
-			continue
-		}
-		if err := r.chains(t); err != nil {
-			return err
-		}
-		if err := r.rules(t); err != nil {
-			return err
-		}
-		if err := r.sets(t); err != nil {
+		if err := r.contents(t); err != nil {
 			return err
 		}
 	}
@@ -122,6 +129,7 @@ func (r *reader) table(t Table) error {
 }
 
 func (r *reader) chains(t Table) error {
+	maps.DeleteFunc(r.have.Chains, func(k Key, _ *Chain) bool { return k.Table == t }) // of a reading that was interrupted
 	return r.n.s.dump(unix.NFT_MSG_GETCHAIN, families[t], tableAttr(unix.NFTA_CHAIN_TABLE), func(family byte, b []byte) error {
 		m := attrMap(b)
 		if family != families[t] || text(m[unix.NFTA_CHAIN_TABLE]) != TableName {
@@ -174,7 +182,7 @@ func (r *reader) rules(t Table) error {
 		differs[k] = !sameExprs(es, m[unix.NFTA_RULE_EXPRESSIONS])
 		return nil
 	})
-	if err != nil {
+	if err := r.goodEnough(err); err != nil {
 		return err
 	}
 	for k := range r.have.Chains {
@@ -251,8 +259,8 @@ func allZero(b []byte) bool {
 }
 
 func (r *reader) sets(t Table) error {
-	var found []*SetObject
-	err := r.n.s.dump(unix.NFT_MSG_GETSET, families[t], tableAttr(unix.NFTA_SET_TABLE), func(family byte, b []byte) error {
+	maps.DeleteFunc(r.have.Sets, func(k Key, _ *SetObject) bool { return k.Table == t }) // of a reading that was interrupted
+	return r.n.s.dump(unix.NFT_MSG_GETSET, families[t], tableAttr(unix.NFTA_SET_TABLE), func(family byte, b []byte) error {
 		m := attrMap(b)
 		if family != families[t] || text(m[unix.NFTA_SET_TABLE]) != TableName {
 			return nil
@@ -265,19 +273,19 @@ func (r *reader) sets(t Table) error {
 				r.have.remake[t] = true
 			}
 			s.Types, s.Interval, s.Verdict, s.Timed, s.Owner = want.Types, want.Interval, want.Verdict, want.Timed, want.Owner
-			if s.Timed { // what is in it is not the program's
-				s.unread = false
-			} else {
-				found = append(found, s)
-			}
+			s.unread = !s.Timed // else what is in it is not the program's
 		}
 		return nil
 	})
-	if err != nil || r.have.remake[t] {
-		return err
-	}
-	for _, s := range found {
-		if err := r.elements(s); err != nil {
+}
+
+// contents reads what is in the sets that the program has.
+func (r *reader) contents(t Table) error {
+	for k, s := range r.have.Sets {
+		if k.Table != t || !s.unread || r.want.Sets[k] == nil || r.have.remake[t] {
+			continue
+		}
+		if err := r.again(func() error { return r.elements(s) }); err != nil {
 			return err
 		}
 	}
@@ -319,7 +327,7 @@ func (r *reader) elements(s *SetObject) error {
 			})
 		})
 	})
-	if err != nil {
+	if err := r.goodEnough(err); err != nil {
 		return err
 	}
 	content := elems{}

@@ -252,7 +252,7 @@ func errorOf(data []byte) error {
 var errInterrupted = errors.New("the table changed during a dump")
 
 // dump asks for all objects of a kind of nf_tables, and calls fn with each message's attributes. A dump that somebody
-// else's change interrupted is errInterrupted.
+// else's change interrupted is errInterrupted, once it is at its end.
 func (s *socket) dump(typ uint16, family byte, attrs []byte, fn func(family byte, attrs []byte) error) error {
 	return s.dumpOf(nftType(typ), family, attrs, fn)
 }
@@ -275,6 +275,7 @@ func (s *socket) request(typ, flags uint16, family byte, attrs []byte, fn func(f
 		return fmt.Errorf("asking netfilter: %w", err)
 	}
 	var failed error
+	interrupted := false
 	for done := false; !done; {
 		k, _, err := unix.Recvfrom(s.fd, s.buf, 0)
 		if errors.Is(err, unix.EINTR) {
@@ -287,9 +288,7 @@ func (s *socket) request(typ, flags uint16, family byte, attrs []byte, fn func(f
 			if sq != seq {
 				return nil
 			}
-			if flags&unix.NLM_F_DUMP_INTR != 0 && failed == nil {
-				failed = errInterrupted
-			}
+			interrupted = interrupted || flags&unix.NLM_F_DUMP_INTR != 0
 			switch {
 			case typ == unix.NLMSG_DONE:
 				done = true
@@ -306,6 +305,9 @@ func (s *socket) request(typ, flags uint16, family byte, attrs []byte, fn func(f
 		if err != nil {
 			return err
 		}
+	}
+	if failed == nil && interrupted {
+		return errInterrupted
 	}
 	return failed
 }
