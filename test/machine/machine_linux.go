@@ -26,6 +26,8 @@ type Options struct {
 	Netns *netns.Ns
 	// Empty are directories that are empty on this machine: some that the real one has, others below those.
 	Empty []string
+	// Own are directories that the machine has a copy of: what it writes there is seen by nobody else.
+	Own []string
 	// Binds are files and directories (the keys) that are others (the values) on this machine, in the same places.
 	Binds map[string]string
 }
@@ -97,8 +99,8 @@ func New(o Options) (_ *Machine, err error) {
 // places checks that there is a place for each mount, as nothing is to be made on the real machine.
 func places(o Options) error {
 	var errs []error
-	for _, p := range slices.Concat(o.Empty, slices.Collect(maps.Keys(o.Binds))) {
-		inEmpty := slices.ContainsFunc(o.Empty, func(e string) bool { return strings.HasPrefix(p, e+"/") })
+	for _, p := range slices.Concat(o.Empty, o.Own, slices.Collect(maps.Keys(o.Binds))) {
+		inEmpty := slices.ContainsFunc(slices.Concat(o.Empty, o.Own), func(e string) bool { return strings.HasPrefix(p, e+"/") })
 		if _, err := os.Stat(p); err != nil && !inEmpty {
 			errs = append(errs, err)
 		}
@@ -111,6 +113,10 @@ func mounts(o Options) string {
 	var b strings.Builder
 	for _, dir := range slices.Sorted(slices.Values(o.Empty)) {
 		fmt.Fprintf(&b, "mkdir -p %[1]q\nmount -t tmpfs -o mode=755 tmpfs %[1]q\n", dir)
+	}
+	for _, dir := range o.Own {
+		fmt.Fprintf(&b, "mount -t tmpfs tmpfs /mnt\nmkdir /mnt/upper /mnt/work\n"+
+			"mount -t overlay -o lowerdir=%[1]s,upperdir=/mnt/upper,workdir=/mnt/work overlay %[1]q\numount -l /mnt\n", dir)
 	}
 	for where, what := range o.Binds {
 		fmt.Fprintf(&b, "mkdir -p %q\n[ -d %[2]q ] && mkdir -p %[3]q || touch %[3]q\nmount --bind %[2]q %[3]q\n", filepath.Dir(where), what, where)
@@ -141,22 +147,45 @@ func (m *Machine) Path(path string) string {
 	return filepath.Join(fmt.Sprintf("/proc/%d/root", m.Pid()), path)
 }
 
+// Process is a process that was started on a machine. The machine waits for it: nobody else may.
+type Process struct {
+	*os.Process
+	done chan struct{} // closed when it has ended
+	err  error         // how; valid after done
+}
+
+// Wait waits until the process has ended, and says how. It may be called again.
+func (p *Process) Wait() error {
+	<-p.done
+	return p.err
+}
+
 // Start starts a command on the machine. Its program is looked up on the real one, its directory must be said.
-func (m *Machine) Start(cmd *exec.Cmd) error {
-	done := make(chan error, 1)
+func (m *Machine) Start(cmd *exec.Cmd) (*Process, error) {
+	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // for good: a thread that has been elsewhere ends with its goroutine
-		done <- m.enter(cmd.Start)
+		started <- m.enter(cmd.Start)
 	}()
-	return <-done
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	p := &Process{Process: cmd.Process, done: make(chan struct{})}
+	// The kernel keeps a namespace of processes until each of them has been waited for.
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
 }
 
 // Run starts a command on the machine, and waits for its end.
 func (m *Machine) Run(cmd *exec.Cmd) error {
-	if err := m.Start(cmd); err != nil {
+	p, err := m.Start(cmd)
+	if err != nil {
 		return err
 	}
-	return cmd.Wait()
+	return p.Wait()
 }
 
 // enter runs fn on the calling thread, on the machine.

@@ -31,7 +31,8 @@ func TestMachine(t *testing.T) {
 	if err := os.WriteFile(theirs, []byte("theirs"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m, err := New(Options{Name: "kitten", Netns: ns, Empty: []string{"/run", "/run/netns", "/opt"}, Binds: map[string]string{"/opt/a/file": theirs}})
+	m, err := New(Options{Name: "kitten", Netns: ns, Empty: []string{"/run", "/run/netns", "/opt"},
+		Own: []string{"/etc"}, Binds: map[string]string{"/opt/a/file": theirs}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,6 +40,7 @@ func TestMachine(t *testing.T) {
 		{"hostname", "kitten"},
 		{"cat /opt/a/file", "theirs"},
 		{"ls -A /opt", "a"},
+		{"echo meow >/etc/tortie-test-machine; cat /etc/tortie-test-machine; mountpoint -q /mnt || echo and no more", "meow\nand no more"},
 		{"ls -A /run/netns; ip netns add x; ip netns list", "x"},
 	} {
 		if got := output(t, m, c.script); got != c.want {
@@ -48,12 +50,20 @@ func TestMachine(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(netns.Dir, "x")); err == nil {
 		t.Error("a namespace of the machine is seen outside")
 	}
+	if _, err := os.Stat("/etc/tortie-test-machine"); err == nil {
+		t.Error("a file of the machine is seen outside")
+	}
 	if b, err := os.ReadFile(m.Path("/opt/a/file")); err != nil || string(b) != "theirs" {
 		t.Errorf("from outside: %q, %v", b, err)
 	}
 	daemon := output(t, m, "setsid sleep 1000 >/dev/null 2>&1 & echo $!")
 	if n, err := strconv.Atoi(daemon); err != nil || n > 1000 {
 		t.Errorf("a process on the machine has pid %q, %v", daemon, err)
+	}
+	cmd := exec.Command("sleep", "1000")
+	cmd.Dir = "/"
+	if _, err := m.Start(cmd); err != nil {
+		t.Fatal(err)
 	}
 	proc := m.Path("/proc")
 	m.Close()
