@@ -7,12 +7,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -247,6 +251,7 @@ func BenchmarkAdd(b *testing.B) {
 
 func benchmarkAdd(b *testing.B, conf object) {
 	var took []time.Duration
+	before := attachSteps(b)
 	for b.Loop() {
 		b.StopTimer()
 		c := newContainer(b)
@@ -260,6 +265,91 @@ func benchmarkAdd(b *testing.B, conf object) {
 		c.del(conf)
 		b.StartTimer()
 	}
+	for step, sum := range attachSteps(b) {
+		b.ReportMetric(1000*(sum-before[step])/float64(len(took)), step+"-ms")
+	}
+	report(b, took)
+}
+
+// ip runs `ip` in the container.
+// BenchmarkAddMany begins ADDs all at once, and at a rate.
+func BenchmarkAddMany(b *testing.B) {
+	withPools(b)
+	conf := pluginConf(object{"type": "tortie"}, object{"labels": object{"role": "web"}})
+	for name, every := range map[string]time.Duration{"100-at-once": 0, "50-a-second": 20 * time.Millisecond} {
+		b.Run(name, func(b *testing.B) {
+			const n = 100
+			for b.Loop() {
+				b.StopTimer()
+				cs := make([]*container, n)
+				for i := range cs {
+					cs[i] = newContainer(b)
+				}
+				b.StartTimer()
+				report(b, addAll(b, cs, conf, every))
+				b.StopTimer()
+				for _, c := range cs {
+					c.del(conf)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// addAll begins an ADD for each container, one every so often, and says how long each took.
+func addAll(b *testing.B, cs []*container, conf object, every time.Duration) []time.Duration {
+	b.Helper()
+	took, errs := make([]time.Duration, len(cs)), make([]error, len(cs))
+	before, begin := attachSteps(b), time.Now()
+	agentBefore, storeBefore := cpu(b, shared.node.Agent.Pid()), cpu(b, shared.lab.Store.Pid())
+	tick := time.NewTicker(max(1, every))
+	defer tick.Stop()
+	var wg sync.WaitGroup
+	for i, c := range cs {
+		if every > 0 {
+			<-tick.C
+		}
+		wg.Go(func() {
+			start := time.Now()
+			_, errs[i] = c.verb("ADD", conf)
+			took[i] = time.Since(start)
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(len(cs))/time.Since(begin).Seconds(), "ADDs/s")
+	for step, sum := range attachSteps(b) {
+		b.ReportMetric(1000*(sum-before[step])/float64(len(cs)), step+"-ms")
+	}
+	b.ReportMetric(1000*(cpu(b, shared.node.Agent.Pid())-agentBefore).Seconds()/float64(len(cs)), "agent-CPU-ms")
+	b.ReportMetric(1000*(cpu(b, shared.lab.Store.Pid())-storeBefore).Seconds()/float64(len(cs)), "store-CPU-ms")
+	if err := errors.Join(errs...); err != nil {
+		b.Fatal(err)
+	}
+	return took
+}
+
+// cpu is how much time a process has spent on CPUs. Unlike the clock's it means something on a machine that has other work.
+func cpu(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	var ticks time.Duration
+	for _, f := range strings.Fields(rest)[11:13] { // utime, stime
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += time.Duration(n)
+	}
+	return ticks * time.Second / 100 // USER_HZ
+}
+
+// report says how ADDs were distributed.
+func report(b *testing.B, took []time.Duration) {
 	slices.Sort(took)
 	at := func(q float64) float64 {
 		return float64(took[min(len(took)-1, int(q*float64(len(took))))].Microseconds()) / 1000
@@ -269,7 +359,40 @@ func benchmarkAdd(b *testing.B, conf object) {
 	b.ReportMetric(at(1), "max-ms")
 }
 
-// ip runs `ip` in the container.
+// attachSteps is how many seconds the agent has spent in each step of all attaches.
+func attachSteps(t testing.TB) map[string]float64 {
+	t.Helper()
+	var text []byte
+	err := nodeNs(t).Do(func() error {
+		conn, err := net.Dial("tcp", "127.0.0.1:9091") // on this thread, so in the node's namespace
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET /metrics HTTP/1.0\r\n\r\n"); err != nil {
+			return err
+		}
+		text, err = io.ReadAll(conn)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const prefix = `tortie_workload_attach_step_duration_seconds_sum{step="`
+	steps := map[string]float64{}
+	for line := range strings.SplitSeq(string(text), "\n") {
+		rest, ok := strings.CutPrefix(line, prefix)
+		if !ok {
+			continue
+		}
+		step, value, _ := strings.Cut(rest, `"} `)
+		if steps[step], err = strconv.ParseFloat(value, 64); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+	}
+	return steps
+}
+
 func (c *container) ip(args ...string) error {
 	if out, err := exec.Command("ip", append([]string{"-netns", c.ns.Name()}, args...)...).CombinedOutput(); err != nil {
 		return fmt.Errorf("ip %v: %w: %s", args, err, out)
