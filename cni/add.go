@@ -42,6 +42,7 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	if err != nil {
 		return c.asked("adding interface "+at.iface, err)
 	}
+	addReady.Hit()
 	var ipam *current.Result
 	switch {
 	case !c.delegated():
@@ -51,14 +52,17 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 		if ipam, req.Addresses, err = p.allocate(ctx, c, args.StdinData); err != nil {
 			return err
 		}
+		addAllocated.Hit()
 	}
 	resp, err := attach(ctx, ag, req, ns)
 	if err == nil {
+		addAttached.Hit()
 		var out types.Result
 		if out, err = c.result(at, resp, prev, ipam).GetAsVersion(c.CNIVersion); err == nil {
 			err = out.PrintTo(p.out)
 		}
 		if err == nil {
+			addTold.Hit()
 			return nil
 		}
 		err = types.NewError(types.ErrIOFailure, "telling the result", err.Error())

@@ -27,14 +27,19 @@ func (p *Plugin) Del(args *skel.CmdArgs) error {
 			return err
 		}
 	}
+	delBegun.Hit()
 	if err := detach(c, p.dial(c.Socket), at); err != nil {
 		return err
 	}
+	delDetached.Hit()
 	if c.delegated() {
 		// Last of all, when no packet comes or goes by the address any more.
 		ctx, cancel := within(detachTime)
 		defer cancel()
-		return p.release(ctx, c, args.StdinData)
+		if err := p.release(ctx, c, args.StdinData); err != nil {
+			return err
+		}
+		delReleased.Hit()
 	}
 	return nil
 }
@@ -54,6 +59,7 @@ func detach(c *conf, ag agent, at attachment) error {
 		return types.NewError(types.ErrIOFailure, what+": no Tortie agent answers, and no note could be left for the next one",
 			errors.Join(nErr, err).Error())
 	}
+	delNoted.Hit()
 	// An agent that has started meanwhile may have read its notes before this one was there.
 	if ask(ag, at, lastLook) == nil {
 		if err := agentapi.RemoveNote(c.NotesDir, at.sandbox, at.iface); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/tortie/tortie/internal/agentapi"
+	"github.com/tortie/tortie/internal/faultpoint"
 )
 
 // Versions of the CNI specification that the plugin speaks.
@@ -40,6 +41,7 @@ func New(out io.Writer) *Plugin {
 // Main does what the environment and the standard input say; about is printed if they say nothing. It returns what the
 // program exits with.
 func Main(about string) int {
+	faultpoint.Setup()
 	p := New(os.Stdout)
 	err := skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: p.Add, Del: p.Del, Check: p.Check, GC: p.GC, Status: p.Status}, Versions, about)
 	if err == nil {

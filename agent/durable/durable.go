@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tortie/tortie/internal/faultpoint"
 )
 
 var (
@@ -24,6 +26,12 @@ var (
 
 // tempSuffix ends the names of files that are being written.
 const tempSuffix = ".tmp"
+
+// Where tests have the process die.
+var (
+	writeSynced  = faultpoint.New("write:synced")
+	writeRenamed = faultpoint.New("write:renamed")
+)
 
 // Writer writes files. Step, if it is set, is called before each thing that a crash could come between; an error stops
 // the Writer right there, as a crash would (for tests).
@@ -48,9 +56,11 @@ func (w Writer) WriteFile(path string, data []byte) error {
 	if err := w.step("rename"); err != nil {
 		return err
 	}
+	writeSynced.Hit()
 	if err := os.Rename(tmp, path); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
+	writeRenamed.Hit()
 	return w.syncDir(path)
 }
 
@@ -58,7 +68,11 @@ func (w Writer) writeTemp(tmp string, data []byte) (err error) {
 	if err := w.step("create"); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	// What is at tmp was left by a crash, or put there by somebody: it is not written through, wherever it leads.
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,7 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 		return agentapi.AttachResponse{}, fmt.Errorf("attach: detaching what was noted before: %w", err)
 	}
 	clock.done(stepWait)
+	addAsked.Hit()
 	j := job{entry: want, endpoint: o, netns: netns, clock: clock}
 	if err = w.enter(ctx, r, &j); err == nil {
 		resp, err = w.plug(ctx, &j)
@@ -180,11 +181,13 @@ func (w *Workloads) enter(ctx context.Context, r agentapi.AttachRequest, j *job)
 		}
 		j.fresh = true
 		j.clock.done(stepIntent)
+		addIntent.Hit()
 		if err := w.allocate(ctx, j, demand); err != nil {
 			j.written = j.written && !refused(err)
 			return err
 		}
 		j.clock.done(stepAllocate)
+		addAllocated.Hit()
 	}
 	j.entry.OldFlows = true
 	err = w.o.Ledger.Put(j.entry)
@@ -197,6 +200,7 @@ func (w *Workloads) enter(ctx context.Context, r agentapi.AttachRequest, j *job)
 	}
 	j.fresh = j.fresh || err == nil
 	j.clock.done(stepLedger)
+	addLedger.Hit()
 	return err
 }
 
@@ -204,21 +208,53 @@ func (w *Workloads) enter(ctx context.Context, r agentapi.AttachRequest, j *job)
 func (w *Workloads) plug(ctx context.Context, j *job) (agentapi.AttachResponse, error) {
 	var none agentapi.AttachResponse
 	e := j.entry
+	cut := w.startCut(ctx, e)
 	made, err := w.o.Attacher.Attach(ctx, attachment(e, fmt.Sprintf("/proc/self/fd/%d", j.netns.Fd())))
-	if err != nil {
-		return none, fmt.Errorf("attach: making the interface: %w", err)
-	}
 	j.clock.done(stepLink)
-	if e.OldFlows { // no packet of the new owner may ride on them
-		if err := w.o.Plane.CutFlows(ctx, e.Addrs); err != nil {
-			return none, waitError("attach: cutting old flows", err)
-		}
-	}
+	addLink.Hit()
+	cutErr := <-cut
 	j.clock.done(stepCut)
+	addCut.Hit()
+	switch {
+	case err != nil:
+		return none, fmt.Errorf("attach: making the interface: %w", err)
+	case cutErr != nil:
+		return none, waitError("attach: cutting old flows", cutErr)
+	}
+	// That they are cut is on the disk before anybody is told that the workload is plugged in: a restart must not cut those
+	// that it has made since.
+	noted := w.noteCut(e)
+	resp, err := w.admit(ctx, j, made)
+	nErr := <-noted
+	j.clock.done(stepNote)
+	addNoted.Hit()
+	if nErr != nil {
+		return none, nErr
+	}
+	return resp, err
+}
+
+// startCut begins to cut the flows that earlier owners of the addresses have left: no packet of the new one may ride on
+// them. It can be done while the interface is made, which passes no packet yet.
+func (w *Workloads) startCut(ctx context.Context, e ledger.Entry) <-chan error {
+	done := make(chan error, 1)
+	if !e.OldFlows {
+		done <- nil
+		return done
+	}
+	go func() { done <- w.o.Plane.CutFlows(ctx, e.Addrs) }()
+	return done
+}
+
+// admit lets the workload in, and waits until its policy is enforced.
+func (w *Workloads) admit(ctx context.Context, j *job, made drivers.Attached) (agentapi.AttachResponse, error) {
+	var none agentapi.AttachResponse
+	e := j.entry
 	if _, err := w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
 		return none, waitError("attach", err)
 	}
 	j.clock.done(stepGraph)
+	addTold.Hit()
 	if j.stored == nil {
 		s, err := w.o.Store()
 		if err != nil {
@@ -229,17 +265,9 @@ func (w *Workloads) plug(ctx context.Context, j *job) (agentapi.AttachResponse, 
 			return none, storeError("attach: writing the WorkloadEndpoint, try again", err)
 		}
 		j.clock.done(stepStore)
+		addStored.Hit()
 	}
-	// That they are cut is on the disk before anybody is told that the workload is plugged in: a restart must not cut those
-	// that it has made since.
-	noted := w.noteCut(e)
-	err = w.await(ctx, j)
-	nErr := <-noted
-	j.clock.done(stepNote)
-	if nErr != nil {
-		return none, nErr
-	}
-	if err != nil {
+	if err := w.await(ctx, j); err != nil {
 		return none, err
 	}
 	return agentapi.AttachResponse{
@@ -272,12 +300,14 @@ func (w *Workloads) await(ctx context.Context, j *job) error {
 	since, err := w.o.Graph.WaitSeen(ctx, api.KeyOf(j.stored), j.stored.ResourceVersion)
 	if err == nil {
 		j.clock.done(stepSeen)
+		addSeen.Hit()
 		err = w.o.Plane.WaitEnforced(ctx, j.entry.ID(), uint64(j.stored.Generation), since)
 	}
 	if err != nil {
 		return agentapi.Errorf(agentapi.CodeNotEnforced, "%s is plugged in, but %v", j.entry.Namespace+"/"+j.entry.Name, err)
 	}
 	j.clock.done(stepEnforce)
+	addEnforced.Hit()
 	return nil
 }
 

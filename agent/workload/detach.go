@@ -39,10 +39,16 @@ func (w *Workloads) detach(ctx context.Context, id drivers.EndpointID, unfinishe
 			return nil
 		}
 	}
+	delAsked.Hit()
 	if err := w.clear(ctx, id); err != nil {
 		return err
 	}
-	return w.dropNote(id)
+	delForgotten.Hit()
+	if err := w.dropNote(id); err != nil {
+		return err
+	}
+	delDone.Hit()
+	return nil
 }
 
 // clear unplugs id, whatever is known of it. The caller holds its lock.
@@ -67,6 +73,7 @@ func (w *Workloads) end(ctx context.Context, e ledger.Entry) error {
 		if err := w.o.Ledger.Put(e); err != nil {
 			return err
 		}
+		delLedger.Hit()
 	}
 	if e.Phase == ledger.Detaching {
 		if err := w.unplug(ctx, e); err != nil {
@@ -82,17 +89,21 @@ func (w *Workloads) unplug(ctx context.Context, e ledger.Entry) error {
 	if err != nil {
 		return waitError("detach", err)
 	}
+	delTold.Hit()
 	if since > 0 { // else the dataplane isn't the graph's yet; without an interface nothing passes
 		if err := w.o.Plane.WaitGone(ctx, e.ID(), since); err != nil {
 			return waitError("detach: closing the endpoint", err)
 		}
 	}
+	delClosed.Hit()
 	if err := w.o.Plane.CutFlows(ctx, e.Addrs); err != nil {
 		return waitError("detach: cutting its flows", err)
 	}
+	delCut.Hit()
 	if err := w.o.Attacher.Detach(ctx, attachment(e, "")); err != nil {
 		return fmt.Errorf("detach: removing the interface: %w", err)
 	}
+	delLink.Hit()
 	return nil
 }
 
@@ -101,6 +112,7 @@ func (w *Workloads) unplug(ctx context.Context, e ledger.Entry) error {
 func (w *Workloads) forget(ctx context.Context, e ledger.Entry) error {
 	err := w.deleteEndpoint(ctx, e)
 	if err == nil {
+		delReleased.Hit()
 		return w.o.Ledger.Remove(e.ID())
 	}
 	if e.Phase == ledger.Gone {

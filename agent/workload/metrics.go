@@ -24,7 +24,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
-// Steps of an attach, in their order. Those of one line go on at the same time.
+// Steps of an attach, in their order. What goes on during others counts from when they are done.
 const (
 	stepWait     = "wait"     // for the ledger's lock on this workload, and notes about it
 	stepIntent   = "intent"   // the ledger: addresses are being allocated

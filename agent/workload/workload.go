@@ -1,7 +1,7 @@
 // Package workload plugs workloads in and out.
 //
-//	attach: ledger (fsync) ─► link ─► flows of the address cut ─► graph ─► WorkloadEndpoint into the store
-//	        ─► wait until its policy is in the dataplane ─► answer
+//	attach: ledger (fsync) ─► link; flows of the address cut ─► graph ─► WorkloadEndpoint into the store
+//	        ─► wait until its policy is in the dataplane; ledger: flows are cut (fsync) ─► answer
 //	detach: ledger says so (fsync) ─► out of the graph ─► wait until the dataplane denies ─► flows cut ─► link removed
 //	        ─► WorkloadEndpoint out of the store, addresses released ─► out of the ledger
 //

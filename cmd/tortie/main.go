@@ -14,6 +14,7 @@ import (
 
 	"github.com/tortie/tortie/ctl"
 	"github.com/tortie/tortie/internal/agentapi"
+	"github.com/tortie/tortie/internal/faultpoint"
 )
 
 // version is set by the linker.
@@ -22,6 +23,7 @@ var version = "unknown"
 func main() { os.Exit(run()) }
 
 func run() int {
+	faultpoint.Setup()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := rootCommand()
