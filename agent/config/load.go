@@ -5,19 +5,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
 	"sort"
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/tortie/tortie/internal/bounded"
 )
+
+// maxFile bounds the configuration, in bytes.
+const maxFile = 1 << 20
 
 // Load reads the file at path over Default. A key that it doesn't know is an error. It doesn't Validate: flags may
 // still change what the file says.
 func Load(path string) (Config, error) {
-	b, err := os.ReadFile(path)
+	b, err := bounded.ReadFile(path, maxFile)
 	if err != nil {
 		return Config{}, fmt.Errorf("reading the configuration: %w", err)
 	}

@@ -20,12 +20,15 @@ import (
 
 	"github.com/tortie/tortie/agent/durable"
 	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/bounded"
 )
 
 const (
 	kind    = "tortie-ledger"
 	version = 1
 	suffix  = ".entry"
+
+	maxEntry = 1 << 20 // of one file, in bytes: an attach request has at most a quarter of that
 )
 
 // Phase is where in its life an entry is.
@@ -129,7 +132,7 @@ func Open(dir string, w durable.Writer) (*Ledger, error) {
 
 func readEntry(file string) (Entry, error) {
 	var e Entry
-	b, err := os.ReadFile(file)
+	b, err := bounded.ReadFile(file, maxEntry)
 	if err != nil {
 		return e, err
 	}

@@ -17,9 +17,13 @@ type Lock struct{ f *os.File }
 
 // Acquire takes the lock at path, or says who has it.
 func Acquire(path string) (*Lock, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the lock: %w", err)
+	}
+	// Who may read a file may lock it, and keep the agent from starting: earlier releases made this one for all to read.
+	if err := f.Chmod(0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("closing the lock to others: %w", err), f.Close())
 	}
 	held, err := tryLock(f)
 	switch {

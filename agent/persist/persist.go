@@ -17,11 +17,15 @@ import (
 
 	"github.com/tortie/tortie/agent/durable"
 	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/bounded"
 )
 
 const (
 	kind    = "tortie-state"
 	version = 1
+
+	maxState  = 2 << 30 // a million members of sets take some tens of megabytes
+	maxBootID = 256
 )
 
 // Header says where a State comes from.
@@ -53,7 +57,7 @@ func Save(w durable.Writer, path string, h Header, s *drivers.State) (int64, err
 // Load reads what Save wrote. Errors wrap fs.ErrNotExist, durable.ErrDamaged or durable.ErrVersion.
 func Load(path string) (*drivers.State, Header, error) {
 	var h Header
-	b, err := os.ReadFile(path)
+	b, err := bounded.ReadFile(path, maxState)
 	if err != nil {
 		return nil, h, err
 	}
@@ -82,7 +86,7 @@ func BootID(path string) (string, error) {
 		return "", fmt.Errorf("reading the boot id: %w", err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 256))
+	b, err := io.ReadAll(io.LimitReader(f, maxBootID))
 	if err != nil {
 		return "", fmt.Errorf("reading the boot id: %w", err)
 	}
@@ -122,7 +126,7 @@ func Begin(o BeginOptions) Start {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		problem = setAside(o.Path, err)
 	}
-	mark, markErr := os.ReadFile(o.Marker)
+	mark, markErr := bounded.ReadFile(o.Marker, maxBootID)
 	running := markErr == nil && strings.TrimSpace(string(mark)) == o.BootID
 	if err == nil && o.BootID != "" && h.BootID == o.BootID {
 		running = true

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/tortie/tortie/internal/bounded"
 )
 
 // DefaultNotesDir is where notes are left unless an agent is told otherwise.
@@ -20,6 +22,8 @@ const (
 	noteSuffix = ".detach"
 	tempSuffix = ".tmp"
 	badSuffix  = ".bad"
+
+	maxNote = 64 << 10
 )
 
 // Note says that an attachment is to be detached. Who finds no agent leaves one; the agent does what it says before it
@@ -125,7 +129,7 @@ func ReadNotes(dir string) ([]Note, error) {
 
 func readNote(dir, path string) (Note, error) {
 	var n Note
-	b, err := os.ReadFile(path)
+	b, err := bounded.ReadFile(path, maxNote)
 	if err != nil {
 		return n, err
 	}
