@@ -10,8 +10,12 @@ import (
 	"strings"
 
 	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/faultpoint"
 	"github.com/tortie/tortie/internal/linuxnet"
 )
+
+// addPair is where tests have the process die: the pair is there, and nobody can see yet whose it is.
+var addPair = faultpoint.New("add:pair")
 
 // link is the link between one workload and the node while it is made or looked at.
 type link struct {
@@ -81,6 +85,7 @@ func (l *link) makePair() (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	addPair.Hit()
 	if _, err = l.findPair(); err != nil {
 		return true, err
 	}

@@ -60,9 +60,10 @@ type Lab struct {
 // Node is a node of the lab, and the agent on it.
 type Node struct {
 	*Host
-	Index int // from 1
-	Agent *Process
-	lab   *Lab
+	Index    int // from 1
+	Agent    *Process
+	AgentEnv []string // "KEY=value", beside the lab's own environment, of agents that are started from now on
+	lab      *Lab
 }
 
 // New brings up the fabric, the store and the nodes with their agents. What it could not finish it takes down again.
@@ -223,7 +224,7 @@ func (n *Node) StartAgent() error {
 	if err := os.WriteFile(path, []byte(n.config()), 0o600); err != nil {
 		return err
 	}
-	p, err := n.lab.start("agent-"+n.NodeName(), n.Host, "agent", "--config", path)
+	p, err := n.lab.startWith(n.AgentEnv, "agent-"+n.NodeName(), n.Host, "agent", "--config", path)
 	n.Agent = p
 	return err
 }

@@ -28,6 +28,11 @@ type Process struct {
 
 // start runs a program in the namespace of h (nil: the lab's own), with its output in a file.
 func (l *Lab) start(name string, h *Host, args ...string) (*Process, error) {
+	return l.startWith(nil, name, h, args...)
+}
+
+// startWith is start with more environment.
+func (l *Lab) startWith(env []string, name string, h *Host, args ...string) (*Process, error) {
 	p := &Process{Name: name, Log: filepath.Join(l.Dir, name+".log"), done: make(chan struct{})}
 	out, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -36,6 +41,7 @@ func (l *Lab) start(name string, h *Host, args ...string) (*Process, error) {
 	defer out.Close()
 	p.cmd = exec.Command(l.Binary, args...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is the lab's to handle
 	run := p.cmd.Start
 	if h != nil {
