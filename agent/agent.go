@@ -79,7 +79,7 @@ func Run(ctx context.Context, d Deps) (err error) {
 		return fmt.Errorf("the configuration: %w", err)
 	}
 	for dir, mode := range map[string]os.FileMode{d.Config.StateDir: 0o700, d.Config.RunDir: 0o755} {
-		if err := os.MkdirAll(dir, mode); err != nil {
+		if err := durable.MakeDir(dir, mode); err != nil {
 			return fmt.Errorf("making a directory of the agent: %w", err)
 		}
 	}
