@@ -34,7 +34,8 @@ type Config struct {
 	RunDir string `json:"runDir,omitempty"`
 	// Socket is where the agent listens; agent.sock in RunDir unless it is said.
 	Socket string `json:"socket,omitempty"`
-	// SocketGroup is the id of a group that may use the socket beside root; 0 = none.
+	// SocketGroup is the id of a group whose members may look through the socket (status, explain, what is attached); only
+	// root may attach and detach. 0 = none.
 	SocketGroup uint32 `json:"socketGroup,omitempty"`
 	// Listen is where health and metrics are served; "" = nowhere.
 	Listen string `json:"listen,omitempty"`

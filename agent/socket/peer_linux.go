@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkPeer says why the process at the other end of c may not ask: it must be root's, the agent's own user's, or of
-// group, if that isn't 0.
-func checkPeer(c *net.UnixConn, group uint32) error {
+// checkPeer says what the process at the other end of c may do: root's and the agent's own user's everything, one of group,
+// if that isn't 0, look. Root of a container with users of its own is none: the kernel gives its id as the agent sees it.
+func checkPeer(c *net.UnixConn, group uint32) (rights, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("asking who you are: %w", err)
+		return mayLook, fmt.Errorf("asking who you are: %w", err)
 	}
 	var cred *unix.Ucred
 	var groups []uint32
@@ -27,11 +27,13 @@ func checkPeer(c *net.UnixConn, group uint32) error {
 	if err == nil {
 		err = credErr
 	}
-	if err != nil {
-		return fmt.Errorf("asking who you are: %w", err)
+	switch {
+	case err != nil:
+		return mayLook, fmt.Errorf("asking who you are: %w", err)
+	case cred.Uid == 0 || int(cred.Uid) == os.Geteuid():
+		return mayChange, nil
+	case group != 0 && (cred.Gid == group || slices.Contains(groups, group)):
+		return mayLook, nil
 	}
-	if cred.Uid == 0 || int(cred.Uid) == os.Geteuid() || group != 0 && (cred.Gid == group || slices.Contains(groups, group)) {
-		return nil
-	}
-	return fmt.Errorf("user %d may not ask this agent: be root, or a member of its socketGroup", cred.Uid)
+	return mayLook, fmt.Errorf("user %d may not ask this agent: be root, or a member of its socketGroup", cred.Uid)
 }

@@ -25,6 +25,8 @@ const (
 	patience = 10 * time.Second
 	// maxConns bounds the connections that are served at a time; more wait in the kernel.
 	maxConns = 512
+	// maxLookers bounds those of clients who may only look: they can't keep root out.
+	maxLookers = 64
 	// defaultTimeout and maxTimeout bound a request.
 	defaultTimeout = 30 * time.Second
 	maxTimeout     = 10 * time.Minute
@@ -47,7 +49,7 @@ type Handler interface {
 // Options is what Listen takes.
 type Options struct {
 	Path    string
-	Group   uint32 // id of a group whose members may ask beside root; 0 = none
+	Group   uint32 // id of a group whose members may look, beside root, who may do everything; 0 = none
 	Handler Handler
 	Log     *slog.Logger
 	Metrics *Metrics
@@ -57,10 +59,23 @@ type Options struct {
 type Server struct {
 	o     Options
 	l     *net.UnixListener
-	slots chan struct{}
-	// allowed says whether the peer of a connection may ask; nil is a yes.
-	allowed func(*net.UnixConn) error
+	slots, lookers chan struct{}
+	// rights says what the peer of a connection may do; an error says why that is nothing.
+	rights func(*net.UnixConn) (rights, error)
 }
+
+// rights are what a client may do.
+type rights bool
+
+const (
+	// mayLook: ask what is there, and why.
+	mayLook rights = false
+	// mayChange: attach and detach too, and so give any workload any labels, which is to say: any rights in the network.
+	mayChange rights = true
+)
+
+// changing are the verbs that need mayChange. Check is one of them because it comes with a descriptor to look into.
+var changing = map[agentapi.Verb]bool{agentapi.VerbAttach: true, agentapi.VerbDetach: true, agentapi.VerbCheck: true}
 
 // Listen makes the socket. One that an earlier agent left is removed, so the caller must hold the node's lock.
 func Listen(o Options) (*Server, error) {
@@ -82,8 +97,8 @@ func Listen(o Options) (*Server, error) {
 	if err = errors.Join(err, os.Chmod(o.Path, mode)); err != nil {
 		return nil, errors.Join(fmt.Errorf("giving the socket its rights: %w", err), l.Close())
 	}
-	s := &Server{o: o, l: l, slots: make(chan struct{}, maxConns)}
-	s.allowed = func(c *net.UnixConn) error { return checkPeer(c, o.Group) }
+	s := &Server{o: o, l: l, slots: make(chan struct{}, maxConns), lookers: make(chan struct{}, maxLookers)}
+	s.rights = func(c *net.UnixConn) (rights, error) { return checkPeer(c, o.Group) }
 	return s, nil
 }
 
@@ -145,9 +160,19 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) }) // wakes up the reader
 	defer stop()
-	if err := s.allowed(c); err != nil {
+	may, err := s.rights(c)
+	if err != nil {
 		s.answer(c, nil, agentapi.Errorf(agentapi.CodeForbidden, "%v", err))
 		return
+	}
+	if may == mayLook {
+		select {
+		case s.lookers <- struct{}{}:
+			defer func() { <-s.lookers }()
+		default:
+			s.answer(c, nil, agentapi.Errorf(agentapi.CodeUnavailable, "%d others are looking: try again", maxLookers))
+			return
+		}
 	}
 	messages := make(chan message)
 	go func() {
@@ -160,7 +185,7 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 			s.answer(c, nil, agentapi.Errorf(agentapi.CodeBadRequest, "%v", m.err))
 			break
 		}
-		body, err := s.do(ctx, m)
+		body, err := s.do(ctx, m, may)
 		m.close()
 		if !s.answer(c, body, err) {
 			break
@@ -223,7 +248,7 @@ func (s *Server) answer(c *net.UnixConn, body any, err error) bool {
 }
 
 // do calls the handler. A panic in it is that request's error, not the agent's end.
-func (s *Server) do(ctx context.Context, m message) (body any, err error) {
+func (s *Server) do(ctx context.Context, m message, may rights) (body any, err error) {
 	start := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
@@ -235,6 +260,10 @@ func (s *Server) do(ctx context.Context, m message) (body any, err error) {
 	if v := m.req.Version; v < agentapi.OldestVersion || v > agentapi.Version {
 		return nil, agentapi.Errorf(agentapi.CodeVersion, "the agent speaks versions %d to %d of the protocol, not %d",
 			agentapi.OldestVersion, agentapi.Version, v)
+	}
+	if changing[m.req.Verb] && may != mayChange {
+		return nil, agentapi.Errorf(agentapi.CodeForbidden, "%s is root's to ask for: members of the agent's socketGroup may look, not change",
+			m.req.Verb)
 	}
 	h := s.o.Handler
 	switch m.req.Verb {

@@ -190,7 +190,9 @@ func TestRequestsOnOneConnection(t *testing.T) {
 
 func TestStrangerIsRefused(t *testing.T) {
 	d := &desk{}
-	path, _ := serve(t, d, func(s *Server) { s.allowed = func(*net.UnixConn) error { return errors.New("user 1000 may not ask") } })
+	path, _ := serve(t, d, func(s *Server) {
+		s.rights = func(*net.UnixConn) (rights, error) { return mayLook, errors.New("user 1000 may not ask") }
+	})
 	for range 20 {
 		_, err := agentapi.NewClient(path).Status(t.Context(), agentapi.StatusRequest{})
 		if agentapi.CodeOf(err) != agentapi.CodeForbidden || !strings.Contains(err.Error(), "user 1000") {
@@ -200,6 +202,39 @@ func TestStrangerIsRefused(t *testing.T) {
 	if d.asked.Load() != 0 {
 		t.Error("the handler was asked")
 	}
+}
+
+// TestLookersKeepNobodyOut: clients who may only look take what they may of the connections, and root is served.
+func TestLookersKeepNobodyOut(t *testing.T) {
+	var root atomic.Bool
+	path, _ := serve(t, &desk{}, func(s *Server) {
+		s.rights = func(*net.UnixConn) (rights, error) { return rights(root.Load()), nil }
+	})
+	look := func() error {
+		_, err := agentapi.NewClient(path).Status(t.Context(), agentapi.StatusRequest{})
+		return err
+	}
+	var held []*net.UnixConn
+	for range maxLookers {
+		c := dial(t, path)
+		if err := agentapi.WriteRequest(c, agentapi.Request{Version: agentapi.Version, Verb: agentapi.VerbStatus}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := agentapi.ReadFrame(c, &agentapi.Response{}, agentapi.MaxResponse); err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+	}
+	if err := look(); agentapi.CodeOf(err) != agentapi.CodeUnavailable {
+		t.Errorf("one more: %v", err)
+	}
+	root.Store(true)
+	if err := look(); err != nil {
+		t.Errorf("root: %v", err)
+	}
+	root.Store(false)
+	held[0].Close()
+	within(t, "a place is never free again", func() bool { return look() == nil })
 }
 
 func TestHangingUpCancels(t *testing.T) {
