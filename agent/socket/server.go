@@ -57,8 +57,8 @@ type Options struct {
 
 // Server serves a socket.
 type Server struct {
-	o     Options
-	l     *net.UnixListener
+	o              Options
+	l              *net.UnixListener
 	slots, lookers chan struct{}
 	// rights says what the peer of a connection may do; an error says why that is nothing.
 	rights func(*net.UnixConn) (rights, error)
