@@ -87,11 +87,11 @@ func clearUnreadable(v reflect.Value) {
 			clearUnreadable(v.Index(i))
 		}
 	case reflect.Struct:
-		if isRule(v.Type()) {
-			v.FieldByName("Unreadable").SetZero()
-		}
 		for i := range v.NumField() {
-			if v.Type().Field(i).IsExported() {
+			switch f := v.Type().Field(i); {
+			case f.Name == "Unreadable" || f.Name == "Partial":
+				v.Field(i).SetZero()
+			case f.IsExported():
 				clearUnreadable(v.Field(i))
 			}
 		}

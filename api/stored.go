@@ -25,6 +25,8 @@ import (
 //   - A tier with a problem ends in Deny. A rule of a BGPFilter with one rejects every route; a problem elsewhere in its
 //     spec rejects all. A BGPPeer with one is nobody's peer.
 //   - A setting of a FelixConfiguration that is not valid does not count: see FelixSettings.
+//   - What gives addresses to sets (network sets, endpoints, EndpointSlices) says in Partial what of them can't be read, so
+//     that no rule is taken to know all of them.
 //   - Of other kinds, what has the wrong type is left out: an item of a list alone, but labels and profiles as a whole,
 //     since half of them could lead an endpoint into the wrong policies.
 //
@@ -171,11 +173,33 @@ func failClosed(o Object, problems []Problem) {
 		markKubernetes(&o.Spec, meaningful)
 	case *BGPFilter:
 		o.Spec.close(meaningful)
+	case *NetworkSet:
+		o.Spec.Partial = partly(meaningful)
+	case *GlobalNetworkSet:
+		o.Spec.Partial = partly(meaningful)
+	case *WorkloadEndpoint:
+		o.Spec.Partial = partly(meaningful, "spec.ipNetworks", "spec.ports")
+	case *HostEndpoint:
+		o.Spec.Partial = partly(meaningful, "spec.expectedIPs", "spec.ports")
+	case *EndpointSlice:
+		o.Partial = partly(meaningful, "addressType", "endpoints", "ports")
 	default:
 		if lists := rulesOf(o); lists.ingress != nil {
 			lists.mark(meaningful)
 		}
 	}
+}
+
+// partly returns the problems that are about fields, or about any if none are given: an unknown field of a network set may
+// say more of what is in it.
+func partly(problems []Problem, fields ...string) []string {
+	var out []string
+	for _, p := range problems {
+		if len(fields) == 0 || under(p.Path, fields...) {
+			out = append(out, p.Error())
+		}
+	}
+	return out
 }
 
 // identity returns the fields without which an object can't be used: those that have to be valid, and those that have

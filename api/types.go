@@ -274,6 +274,8 @@ type GlobalNetworkSet struct {
 
 type NetworkSetSpec struct {
 	Nets []string `json:"nets,omitempty"` // prefixes or addresses
+	// Partial holds, as "path: reason", what a lenient decode could not read of the addresses: there may be more of them.
+	Partial []string `json:"-"`
 }
 
 // HostEndpoint is an interface of a host.
@@ -289,6 +291,7 @@ type HostEndpointSpec struct {
 	ExpectedIPs   []string       `json:"expectedIPs,omitempty"`
 	Profiles      []string       `json:"profiles,omitempty"`
 	Ports         []EndpointPort `json:"ports,omitempty"`
+	Partial       []string       `json:"-"` // as in NetworkSetSpec
 }
 
 // EndpointPort is a named port of a host endpoint or workload.
@@ -325,6 +328,7 @@ type WorkloadEndpointSpec struct {
 	AllowSpoofedSourcePrefixes []string       `json:"allowSpoofedSourcePrefixes,omitempty"`
 	IPNATs                     []IPNAT        `json:"ipNATs,omitempty"`
 	QoSControls                *QoSControls   `json:"qosControls,omitempty"`
+	Partial                    []string       `json:"-"` // as in NetworkSetSpec
 }
 
 // IPNAT is a floating address: what is sent to ExternalIP arrives at InternalIP.
@@ -459,6 +463,7 @@ type EndpointSlice struct {
 	AddressType       string                      `json:"addressType,omitempty"`
 	Endpoints         []SliceEndpoint             `json:"endpoints,omitempty"`
 	Ports             []SlicePort                 `json:"ports,omitempty"`
+	Partial           []string                    `json:"-"` // as in NetworkSetSpec, of addresses and ports
 }
 
 type SliceEndpoint struct {

@@ -24,19 +24,19 @@ func (g *Graph) setProfile(key api.Key, o *api.Profile) {
 func (g *Graph) setNetworkSet(key api.Key, o api.Object) []Problem {
 	probs := problems{key: key}
 	var spec thingSpec
-	var nets []string
+	var from api.NetworkSetSpec
 	switch o := o.(type) {
 	case *api.NetworkSet:
-		nets, spec.labels = o.Spec.Nets, ownLabels(&probs, o.Labels)
+		from, spec.labels = o.Spec, ownLabels(&probs, o.Labels)
 		spec.extra = [][2]string{{api.LabelNamespace, key.Namespace}}
 		spec.profiles = []string{api.NamespaceProfilePrefix + key.Namespace}
 	case *api.GlobalNetworkSet:
-		nets, spec.labels = o.Spec.Nets, o.Labels
+		from, spec.labels = o.Spec, o.Labels
 	default:
 		g.things.remove(key)
 		return nil
 	}
-	spec.nets = readNets(&probs, "spec.nets", nets)
+	spec.nets, spec.partial = readNets(&probs, "spec.nets", from.Nets, from.Partial)
 	g.things.set(key, spec)
 	return probs.list
 }
@@ -69,20 +69,24 @@ func reserved(label string) bool {
 	return strings.HasPrefix(label, api.NamespaceLabelPrefix) || strings.HasPrefix(label, api.ServiceAccountLabelPrefix)
 }
 
-func readNets(probs *problems, field string, texts []string) []member {
+// readNets reads prefixes. partial says that some can't be read, now or, as lost says, when they were decoded.
+func readNets(probs *problems, field string, texts, lost []string) (nets []member, partial bool) {
+	partial = len(lost) > 0
+	probs.unread(lost)
 	if len(texts) == 0 {
-		return nil
+		return nil, partial
 	}
 	ms := make([]member, 0, len(texts))
 	for i, t := range texts {
 		p, err := api.ParsePrefix(t)
 		if err != nil {
 			probs.add(fmt.Sprintf("%s[%d]", field, i), "%v", err)
+			partial = true
 			continue
 		}
 		ms = append(ms, prefixMember(p))
 	}
-	return canonical(ms)
+	return canonical(ms), partial
 }
 
 func readPorts(probs *problems, ports []api.EndpointPort) []namedPort {
@@ -116,9 +120,9 @@ func (g *Graph) setWorkload(key api.Key, o *api.WorkloadEndpoint) []Problem {
 	probs := problems{key: key}
 	s := &o.Spec
 	spec := thingSpec{
-		labels: ownLabels(&probs, o.Labels), profiles: s.Profiles, nets: readNets(&probs, "spec.ipNetworks", s.IPNetworks),
-		ports: readPorts(&probs, s.Ports), extra: make([][2]string, 0, 3),
+		labels: ownLabels(&probs, o.Labels), profiles: s.Profiles, ports: readPorts(&probs, s.Ports), extra: make([][2]string, 0, 3),
 	}
+	spec.nets, spec.partial = readNets(&probs, "spec.ipNetworks", s.IPNetworks, s.Partial)
 	spec.extra = append(spec.extra, [2]string{api.LabelNamespace, key.Namespace})
 	if s.Orchestrator != "" {
 		spec.extra = append(spec.extra, [2]string{api.LabelOrchestrator, s.Orchestrator})
@@ -169,10 +173,9 @@ func (g *Graph) setHost(key api.Key, o *api.HostEndpoint) []Problem {
 		return nil
 	}
 	probs := problems{key: key}
-	g.things.set(key, thingSpec{
-		labels: o.Labels, profiles: o.Spec.Profiles, nets: readNets(&probs, "spec.expectedIPs", o.Spec.ExpectedIPs),
-		ports: readPorts(&probs, o.Spec.Ports),
-	})
+	spec := thingSpec{labels: o.Labels, profiles: o.Spec.Profiles, ports: readPorts(&probs, o.Spec.Ports)}
+	spec.nets, spec.partial = readNets(&probs, "spec.expectedIPs", o.Spec.ExpectedIPs, o.Spec.Partial)
+	g.things.set(key, spec)
 	if o.Spec.Node == g.settings.base.NodeName {
 		g.hosts.set(key.Name, o)
 	} else {

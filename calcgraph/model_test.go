@@ -34,10 +34,12 @@ type model struct {
 	*world
 	c Config
 	s *drivers.State
+	// partial is sets that may have members which can't be read.
+	partial map[drivers.SetID]bool
 }
 
 func (w *world) state(c Config) *drivers.State {
-	m := &model{w, c, drivers.NewState()}
+	m := &model{w, c, drivers.NewState(), map[drivers.SetID]bool{}}
 	m.settings()
 	c = m.c
 	m.s.Node = drivers.Node{
@@ -138,6 +140,9 @@ func (m *model) netSet(sel *selector.Selector) drivers.SetID {
 		if !ok || !sel.Matches(m.labels(o)) {
 			continue
 		}
+		if isPartial(o) {
+			m.partial[drivers.SetID(sel.ID())] = true
+		}
 		for _, p := range ps {
 			ms = append(ms, drivers.NetMember(p))
 		}
@@ -161,6 +166,11 @@ func (m *model) portSet(sel *selector.Selector, name string, proto *uint8) drive
 		if !ok || !sel.Matches(m.labels(o)) {
 			continue
 		}
+		for _, port := range ports {
+			if n, _ := port.Protocol.Num(); isPartial(o) && port.Name == name && (proto == nil || *proto == n) {
+				m.partial[hashID("n:", sel.ID(), name, number)] = true
+			}
+		}
 		for _, p := range ps {
 			for _, port := range ports {
 				n, _ := port.Protocol.Num()
@@ -181,6 +191,9 @@ func (m *model) serviceSet(ns string, s *api.ServiceMatch, kind drivers.SetKind)
 	for _, sl := range of[*api.EndpointSlice](m) {
 		if sl.Namespace != ns || sl.Labels["kubernetes.io/service-name"] != s.Name {
 			continue
+		}
+		if isPartial(sl) {
+			m.partial[hashID(map[drivers.SetKind]string{drivers.SetNet: "svcnoport:", drivers.SetPort: "svc:"}[kind], ns, s.Name)] = true
 		}
 		for _, e := range sl.Endpoints {
 			for _, a := range e.Addresses {
@@ -481,6 +494,7 @@ func (m *model) enforce(e *drivers.Endpoint, o api.Object, profiles []string, ho
 			v.In, v.Out = []drivers.Rule{{Action: drivers.Allow}}, []drivers.Rule{{Action: drivers.Allow}}
 		}
 		v.SetRuleIDs()
+		m.closePartial(v)
 		m.s.Policies[id] = v
 	}
 }
@@ -496,6 +510,7 @@ func (m *model) policy(p *modelPolicy) drivers.PolicyID {
 			v.Out = m.rules(id.Namespace, false, p.egress)
 		}
 		v.SetRuleIDs()
+		m.closePartial(v)
 		m.s.Policies[id] = v
 	}
 	return id

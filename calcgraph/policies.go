@@ -54,6 +54,7 @@ type policies struct {
 	idle     []*sel[selPolicies]
 	dirty    []*policy
 	changed  map[drivers.PolicyID]struct{} // to be reported
+	staged   map[drivers.PolicyID]struct{} // whose value may be another one
 	ranked   []*policy                     // active, in order; those that are gone leave at flush
 	entered  []*policy                     // newly active, not ranked yet
 	left     bool
@@ -65,7 +66,8 @@ func newPolicies(l *labels, t *things, s *sets) *policies {
 		seed:  maphash.MakeSeed(),
 		index: newIndex[selPolicies](l, t), sets: s, tiers: newTiers(), byKey: map[api.Key]*policy{},
 		byID: map[drivers.PolicyID]*policy{}, profiles: map[string]*profile{}, changed: map[drivers.PolicyID]struct{}{},
-		out: newEmitted[drivers.PolicyID](samePolicy),
+		staged: map[drivers.PolicyID]struct{}{},
+		out:    newEmitted[drivers.PolicyID](samePolicy),
 	}
 	p.index.visit = p.visit
 	return p
@@ -288,7 +290,7 @@ func (ps *policies) readRules(p *policy) {
 		for i, st := range p.held {
 			p.held[i] = ps.sets.again(st)
 		}
-		ps.out.stage(p.id, p.value)
+		ps.stage(p.id)
 		return
 	}
 	r := &ruleReader{sets: ps.sets, namespace: p.id.Namespace, problems: problems{key: keyOf(p.id)}}
@@ -305,7 +307,7 @@ func (ps *policies) readRules(p *policy) {
 	}
 	p.unread, p.spec.ingress, p.spec.egress = false, nil, nil
 	p.value, p.held, p.problems = v, r.held, r.problems.list
-	ps.out.stage(p.id, v)
+	ps.stage(p.id)
 }
 
 func keyOf(id drivers.PolicyID) api.Key {
@@ -314,12 +316,58 @@ func keyOf(id drivers.PolicyID) api.Key {
 
 // report says which policies and profiles are different.
 func (ps *policies) report(u *drivers.Update) {
+	ps.turned()
+	for id := range ps.staged {
+		if v, held := ps.current(id); v != nil {
+			ps.out.stage(id, closePartial(v, held))
+		}
+	}
+	clear(ps.staged)
 	for id := range ps.changed {
-		p, pr := ps.byID[id], ps.profiles[id.Name]
-		if id.Kind == drivers.KindProfile && (pr == nil || pr.users == 0) || id.Kind != drivers.KindProfile && (p == nil || !p.active) {
+		if v, _ := ps.current(id); v == nil {
 			ps.out.stage(id, nil)
 		}
 	}
 	clear(ps.changed)
 	ps.out.flush(u.Policies)
+}
+
+// stage has report look at the value of a policy or profile.
+func (ps *policies) stage(id drivers.PolicyID) { ps.staged[id] = struct{}{} }
+
+// current returns the rules of an active policy or profile, and the sets that they refer to; nil if it is not active.
+func (ps *policies) current(id drivers.PolicyID) (*drivers.Policy, []*set) {
+	if id.Kind == drivers.KindProfile {
+		if p := ps.profiles[id.Name]; p != nil && p.users > 0 {
+			return p.value, p.held
+		}
+		return nil, nil
+	}
+	if p := ps.byID[id]; p != nil && p.active {
+		return p.value, p.held
+	}
+	return nil, nil
+}
+
+// turned stages what refers to a set that has come to be partial, or is no longer. That is rare: all are looked at.
+func (ps *policies) turned() {
+	if len(ps.sets.turned) == 0 {
+		return
+	}
+	turned := map[*set]bool{}
+	for _, st := range ps.sets.turned {
+		turned[st] = true
+	}
+	ps.sets.turned = nil
+	uses := func(st *set) bool { return turned[st] }
+	for _, p := range ps.ranked {
+		if slices.ContainsFunc(p.held, uses) {
+			ps.stage(p.id)
+		}
+	}
+	for _, p := range ps.profiles {
+		if slices.ContainsFunc(p.held, uses) {
+			ps.stage(profileID(p.name))
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tortie/tortie/api"
 )
@@ -31,6 +32,14 @@ type problems struct {
 
 func (p *problems) add(field, format string, args ...any) {
 	p.list = append(p.list, Problem{Key: p.key, Field: field, Reason: fmt.Sprintf(format, args...)})
+}
+
+// unread adds what a lenient decode could not read, as "path: reason".
+func (p *problems) unread(partial []string) {
+	for _, t := range partial {
+		field, reason, _ := strings.Cut(t, ": ")
+		p.add(field, "%s", reason)
+	}
 }
 
 func sortProblems(ps []Problem) []Problem {

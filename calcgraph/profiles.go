@@ -16,6 +16,7 @@ type profile struct {
 	egress  []api.Rule
 	users   int // endpoints of this node
 	fresh   bool
+	value   *drivers.Policy
 	held    []*set
 	bad     []Problem // of the rules, while in use
 }
@@ -81,7 +82,7 @@ func (ps *policies) unuseProfile(name string) {
 		ps.touchProfile(p)
 		ps.pruneProfile(p)
 		ps.sets.release(p.held)
-		p.held, p.bad = nil, nil
+		p.value, p.held, p.bad = nil, nil, nil
 	}
 }
 
@@ -102,8 +103,8 @@ func (ps *policies) flushProfiles() {
 		}
 		v.SetRuleIDs()
 		ps.sets.release(p.held)
-		p.held = r.held
-		ps.out.stage(id, v)
+		p.value, p.held = v, r.held
+		ps.stage(id)
 		p.bad = r.problems.list
 	}
 }

@@ -96,6 +96,9 @@ func (g gen) workload() api.Object {
 	for range g.IntN(3) {
 		o.Spec.IPNetworks = append(o.Spec.IPNetworks, g.addr())
 	}
+	if g.chance(5) {
+		o.Spec.IPNetworks = append(o.Spec.IPNetworks, "10.0.0.x")
+	}
 	if g.chance(20) {
 		o.Spec.AllowSpoofedSourcePrefixes = []string{"10.9.0.0/16"}
 	}
@@ -229,9 +232,13 @@ func (g gen) object() api.Object {
 	case 6:
 		return g.network()
 	case 7:
+		spec := api.NetworkSetSpec{Nets: g.nets(6)}
+		if g.chance(10) {
+			spec.Partial = []string{"spec.nets[0]: must be a string"}
+		}
 		return pick[api.Object](g,
-			&api.NetworkSet{ObjectMeta: g.meta(pick(g, "n0", "n1"), "s0", "s1"), Spec: api.NetworkSetSpec{Nets: g.nets(6)}},
-			&api.GlobalNetworkSet{ObjectMeta: g.meta("", "s0", "s1", "s2"), Spec: api.NetworkSetSpec{Nets: g.nets(6)}})
+			&api.NetworkSet{ObjectMeta: g.meta(pick(g, "n0", "n1"), "s0", "s1"), Spec: spec},
+			&api.GlobalNetworkSet{ObjectMeta: g.meta("", "s0", "s1", "s2"), Spec: spec})
 	case 8:
 		o := &api.Profile{ObjectMeta: g.meta("", "kns.n0", "kns.n1", "p0", "p1"), Spec: api.ProfileSpec{Ingress: g.rules(false, true)}}
 		o.Spec.LabelsToApply = map[string]string{"pcns.env": pick(g, "x", "y"), pick(g, "a", "b"): pick(g, "x", "y")}
@@ -255,6 +262,9 @@ func (g gen) object() api.Object {
 	}
 	o := &api.EndpointSlice{ObjectMeta: g.meta(pick(g, "n0", "n1"), "e0", "e1", "e2")}
 	o.Labels = map[string]string{"kubernetes.io/service-name": pick(g, "v0", "v1")}
+	if g.chance(10) {
+		o.Partial = []string{"endpoints: must be a list"}
+	}
 	for range g.IntN(3) {
 		o.Endpoints = append(o.Endpoints, api.SliceEndpoint{Addresses: []string{g.addr()}})
 	}

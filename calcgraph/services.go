@@ -15,6 +15,7 @@ type services struct {
 	byName map[serviceName]*service
 	slices map[api.Key]*slice
 	touch  func(*set)
+	turn   func(st *set, d int)
 }
 
 type serviceName struct{ namespace, name string }
@@ -30,6 +31,7 @@ type service struct {
 type slice struct {
 	object  *api.EndpointSlice
 	service *service
+	partial bool // there are addresses or ports that can't be read
 }
 
 func newServices() *services {
@@ -49,14 +51,14 @@ func (s *services) set(key api.Key, o *api.EndpointSlice) []Problem {
 	}
 	sv := s.find(key.Namespace, o.Labels[serviceLabel])
 	sl := &slice{object: o, service: sv}
+	probs := problems{key: key}
+	sl.members(drivers.SetPort, func(member) {}, func(field, reason string) { probs.add(field, "%s", reason) })
+	probs.unread(o.Partial)
+	sl.partial = len(probs.list) > 0
 	sv.slices[sl] = struct{}{}
 	s.slices[key] = sl
 	s.give(sl, +1)
-	var problems []Problem
-	sl.members(drivers.SetPort, func(member) {}, func(field, reason string) {
-		problems = append(problems, Problem{Key: key, Field: field, Reason: reason})
-	})
-	return problems
+	return probs.list
 }
 
 func (s *services) find(namespace, name string) *service {
@@ -98,6 +100,9 @@ func (s *services) letGo(sv *service, st *set) {
 func (s *services) fill(st *set) {
 	for sl := range st.service.slices {
 		sl.members(st.kind, func(m member) { st.add(m, +1) }, nil)
+		if sl.partial {
+			s.turn(st, +1)
+		}
 	}
 	st.service.sets = append(st.service.sets, st)
 }
@@ -106,6 +111,9 @@ func (s *services) fill(st *set) {
 func (s *services) give(sl *slice, d int32) {
 	for _, st := range sl.service.sets {
 		sl.members(st.kind, func(m member) { st.add(m, d) }, nil)
+		if sl.partial {
+			s.turn(st, int(d))
+		}
 		s.touch(st)
 	}
 }

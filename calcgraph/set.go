@@ -24,6 +24,7 @@ type set struct {
 
 	queued  bool // in sets.touched
 	emitted bool
+	partial int // contributors that can't be read in full: there may be more members
 
 	log       []entry
 	compactAt int
@@ -53,7 +54,7 @@ func (s *set) give(nets []member, ports *portList, d int32) {
 		return
 	}
 	for _, p := range ports.ports {
-		if p.name != s.portName || s.proto != 0 && s.proto != p.proto {
+		if !s.wants(p) {
 			continue
 		}
 		for _, m := range nets {
@@ -62,6 +63,15 @@ func (s *set) give(nets []member, ports *portList, d int32) {
 			}
 		}
 	}
+}
+
+// takes reports whether a thing with these ports may contribute.
+func (s *set) takes(ports *portList) bool {
+	return s.kind == drivers.SetNet || ports != nil && slices.ContainsFunc(ports.ports, s.wants)
+}
+
+func (s *set) wants(p namedPort) bool {
+	return p.name == s.portName && (s.proto == 0 || s.proto == p.proto)
 }
 
 func (s *set) add(m member, d int32) {

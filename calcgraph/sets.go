@@ -18,6 +18,7 @@ type sets struct {
 	fresh    []*set // to be filled
 	idle     []*set // lost their last rule, unless one came since
 	touched  []*set
+	turned   []*set // have come to be partial, or are no longer
 }
 
 // selSets is the sets that draw on a selector.
@@ -26,7 +27,7 @@ type selSets struct{ sets []*set }
 func newSets(l *labels, t *things, sv *services) *sets {
 	s := &sets{index: newIndex[selSets](l, t), services: sv, byID: map[drivers.SetID]*set{}}
 	s.index.visit = s.visit
-	sv.touch = s.touch
+	sv.touch, sv.turn = s.touch, s.turn
 	return s
 }
 
@@ -114,11 +115,27 @@ func (s *sets) visit(c *change, sl *sel[selSets], was, is bool) {
 		}
 		if was {
 			st.give(before.nets, before.ports, -1)
+			s.doubt(st, c.oldGives, -1)
 		}
 		if is {
 			st.give(after.nets, after.ports, +1)
+			s.doubt(st, c.newGives, +1)
 		}
 		s.touch(st)
+	}
+}
+
+// doubt counts a contributor that can't be read in full, or with d = -1 no longer.
+func (s *sets) doubt(st *set, g gives, d int) {
+	if g.partial && st.takes(g.ports) {
+		s.turn(st, d)
+	}
+}
+
+func (s *sets) turn(st *set, d int) {
+	was := st.partial > 0
+	if st.partial += d; was != (st.partial > 0) {
+		s.turned = append(s.turned, st)
 	}
 }
 
@@ -150,7 +167,7 @@ func (s *sets) drop(st *set, u *drivers.Update) {
 		u.Sets[st.id] = drivers.SetUpdate{}
 	}
 	// What is left says where the members came from.
-	st.emitted, st.log, st.cur, st.many, st.covered = false, nil, nil, nil, sorted[member]{}
+	st.emitted, st.log, st.cur, st.many, st.covered, st.partial = false, nil, nil, nil, sorted[member]{}, 0
 	if st.service != nil {
 		s.services.letGo(st.service, st)
 		return
@@ -193,6 +210,7 @@ func (s *sets) fill() {
 			g := &s.index.things.all[id].gives
 			for _, st := range fresh {
 				st.give(g.nets, g.ports, +1)
+				s.doubt(st, *g, +1)
 			}
 		})
 		sl.data.sets = append(sl.data.sets, fresh...)

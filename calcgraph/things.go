@@ -44,6 +44,8 @@ type thing struct {
 type gives struct {
 	nets  []member // canonical
 	ports *portList
+	// partial says that some of it can't be read: nobody knows all that the thing gives.
+	partial bool
 }
 
 // change is a thing before and after something happened to it.
@@ -64,6 +66,7 @@ type thingSpec struct {
 	profiles []string
 	nets     []member // canonical; kept
 	ports    []namedPort
+	partial  bool // there are nets or ports that can't be read
 }
 
 func newThings(l *labels, g *groups) *things {
@@ -101,7 +104,7 @@ func (t *things) set(key api.Key, s thingSpec) uint32 {
 	}
 	th := &t.all[id]
 	own, gr := t.labels.holdAll(s.labels, s.extra...), t.groups.get(s.profiles)
-	next := gives{nets: s.nets, ports: t.ports.hold(s.ports)}
+	next := gives{nets: s.nets, ports: t.ports.hold(s.ports), partial: s.partial}
 	if there && slices.Equal(th.gives.nets, next.nets) {
 		next.nets = th.gives.nets
 	}
@@ -111,7 +114,7 @@ func (t *things) set(key api.Key, s thingSpec) uint32 {
 		t.old = mergeLabels(t.old[:0], th.own, th.labelsOfGroup())
 		c.old = t.old
 		c.lost, c.gained = diffMembers(th.gives.nets, next.nets)
-		c.givesChanged = len(c.lost)+len(c.gained) > 0 || th.gives.ports != next.ports
+		c.givesChanged = len(c.lost)+len(c.gained) > 0 || th.gives.ports != next.ports || th.gives.partial != next.partial
 	}
 	oldOwn, oldGroup, oldPorts := th.own, th.group, th.gives.ports
 	if oldGroup != gr {

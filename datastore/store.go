@@ -85,11 +85,13 @@ type WatchOptions struct {
 }
 
 // Event is the new value of a resource. Object is nil if it is gone. Problem says why a stored value could not be read
-// at all; then Object is nil too, but the resource is there.
+// at all; then Object is nil too, but the resource is there. Problems are what could not be read of an Object, or is not
+// valid.
 type Event struct {
-	Key     api.Key
-	Object  api.Object
-	Problem error
+	Key      api.Key
+	Object   api.Object
+	Problem  error
+	Problems []api.Problem
 }
 
 // Batch is events that came together, in order; a key is in it once.

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/tortie/tortie/api"
@@ -76,6 +77,7 @@ type Feed struct {
 	inSync     bool
 	settings   *api.NodeSettings // that were told
 	unreadable map[api.Key]string
+	partial    map[api.Key][]api.Problem // what can't be read of objects
 
 	mu      sync.Mutex
 	waiting []Input // not in sync yet
@@ -97,7 +99,7 @@ type seen struct {
 
 // New returns a Feed that does nothing before Run.
 func New(o Options) *Feed {
-	return &Feed{o: o, calls: make(chan call), done: make(chan struct{}), unreadable: map[api.Key]string{},
+	return &Feed{o: o, calls: make(chan call), done: make(chan struct{}), unreadable: map[api.Key]string{}, partial: map[api.Key][]api.Problem{},
 		waiting: slices.Clone(o.Inputs), seen: map[api.Key]seen{}, changed: make(chan struct{})}
 }
 
@@ -223,6 +225,11 @@ func (f *Feed) event(g Graph, e datastore.Event, revisions map[api.Key]string) {
 	} else {
 		delete(f.unreadable, e.Key)
 	}
+	if len(e.Problems) > 0 && !hasRules(e.Key.Kind) {
+		f.partial[e.Key] = e.Problems
+	} else {
+		delete(f.partial, e.Key)
+	}
 	if e.Key.Kind != "WorkloadEndpoint" {
 		return
 	}
@@ -232,6 +239,10 @@ func (f *Feed) event(g Graph, e datastore.Event, revisions map[api.Key]string) {
 		revisions[e.Key] = ""
 	}
 }
+
+// hasRules reports whether an object holds rules: what can't be read of it is marked there, and the graph reports it where
+// the object is in use.
+func hasRules(kind string) bool { return kind == "Profile" || strings.HasSuffix(kind, "NetworkPolicy") }
 
 // note says which WorkloadEndpoints of this node have been offered.
 func (f *Feed) note(revisions map[api.Key]string, seq uint64) {
@@ -308,8 +319,23 @@ func (f *Feed) Problems(ctx context.Context) ([]calcgraph.Problem, error) {
 	var out []calcgraph.Problem
 	_, err := f.do(ctx, func(g Graph) {
 		out = g.Problems()
+		type place struct {
+			key   api.Key
+			field string
+		}
+		known := map[place]bool{}
+		for _, p := range out {
+			known[place{p.Key, p.Field}] = true
+		}
 		for k, why := range f.unreadable {
 			out = append(out, calcgraph.Problem{Key: k, Reason: why})
+		}
+		for k, ps := range f.partial {
+			for _, p := range ps {
+				if !known[place{k, p.Path}] { // the graph has said it
+					out = append(out, calcgraph.Problem{Key: k, Field: p.Path, Reason: p.Reason})
+				}
+			}
 		}
 	})
 	slices.SortFunc(out, func(a, b calcgraph.Problem) int {

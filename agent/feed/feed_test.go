@@ -278,3 +278,27 @@ func TestUnreadableResourcesAreProblems(t *testing.T) {
 		}
 	})
 }
+
+// TestPartialResourcesAreProblems: what can't be read of an object is told once, though the graph finds some of it too.
+func TestPartialResourcesAreProblems(t *testing.T) {
+	run(t, nil, func(t *testing.T, f *Feed, g *graph, s *sink) {
+		tier, set, policy := api.Key{Kind: "Tier", Name: "z"}, api.Key{Kind: "GlobalNetworkSet", Name: "s"}, api.Key{Kind: "GlobalNetworkPolicy", Name: "p"}
+		lost := []api.Problem{{Path: "spec.nets[1]", Reason: "must be a string"}}
+		tell := func(want int, events ...datastore.Event) {
+			t.Helper()
+			if err := f.Batch(t.Context(), datastore.Batch{Events: events}); err != nil {
+				t.Fatal(err)
+			}
+			ps, err := f.Problems(t.Context())
+			if err != nil || len(ps) != want {
+				t.Errorf("%v %v, want %d", ps, err, want)
+			}
+		}
+		tell(2, datastore.Event{Key: set, Object: &api.GlobalNetworkSet{}, Problems: lost})
+		tell(2, datastore.Event{Key: tier, Object: &api.Tier{}, Problems: []api.Problem{{Reason: "the graph has it"}}},
+			datastore.Event{Key: policy, Object: &api.GlobalNetworkPolicy{}, Problems: lost})
+		tell(1, datastore.Event{Key: set, Object: &api.GlobalNetworkSet{}})
+		tell(2, datastore.Event{Key: set, Object: &api.GlobalNetworkSet{}, Problems: lost})
+		tell(1, datastore.Event{Key: set})
+	})
+}

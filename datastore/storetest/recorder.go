@@ -28,7 +28,8 @@ type watching struct {
 	lenient bool // may be told of deletes of what it does not hold: it resumed without saying what that is
 	world   map[api.Key]string
 	broken  map[api.Key]error
-	puts    map[api.Key]int // events with a value, by key
+	partial map[api.Key][]api.Problem // what could not be read of what came last
+	puts    map[api.Key]int           // events with a value, by key
 	deletes map[api.Key]int
 	batches []datastore.Batch // without the objects
 	last    datastore.Batch
@@ -59,7 +60,7 @@ func watchWith(t *testing.T, s datastore.Store, o datastore.WatchOptions, prepar
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &watching{
 		t: t, cancel: cancel, ended: make(chan error, 1), changed: make(chan struct{}),
-		world: map[api.Key]string{}, broken: map[api.Key]error{},
+		world: map[api.Key]string{}, broken: map[api.Key]error{}, partial: map[api.Key][]api.Problem{},
 		puts: map[api.Key]int{}, deletes: map[api.Key]int{},
 	}
 	if prepare != nil {
@@ -105,6 +106,10 @@ func (w *watching) batch(b datastore.Batch) error {
 
 func (w *watching) event(e datastore.Event) {
 	_, held := w.world[e.Key]
+	delete(w.partial, e.Key)
+	if len(e.Problems) > 0 {
+		w.partial[e.Key] = e.Problems
+	}
 	switch {
 	case e.Object != nil:
 		w.puts[e.Key]++

@@ -70,6 +70,7 @@ func Run(t *testing.T, open func(t *testing.T) *Harness) {
 		{"WatchDownAtFirst", testWatchDownAtFirst},
 		{"WatchSlowConsumer", testWatchSlowConsumer},
 		{"WatchUnreadable", testWatchUnreadable},
+		{"WatchPartial", testWatchPartial},
 		{"WatchEnds", testWatchEnds},
 		{"WatchInvalid", testWatchInvalid},
 		{"WatchUnderFire", testWatchUnderFire},

@@ -306,6 +306,20 @@ func testWatchUnreadable(t *testing.T, h *Harness) {
 	}
 }
 
+// testWatchPartial: what can't be read of a value comes beside the rest of it.
+func testWatchPartial(t *testing.T, h *Harness) {
+	key := api.KeyOf(netset("default", "partly"))
+	h.SetRaw(key, []byte(`{"apiVersion": "projectcalico.org/v3", "kind": "NetworkSet", "metadata": {"namespace": "default", "name": "partly"}, "spec": {"nets": ["10.0.0.0/8", 5]}}`))
+	w := watch(t, h.Store)
+	w.untilInSync()
+	if ps := w.partial[key]; len(ps) != 1 || ps[0].Path != "spec.nets[1]" || w.world[key] == "" {
+		t.Errorf("problems %v of revision %q", ps, w.world[key])
+	}
+	update(t, h.Other, netset("default", "partly"))
+	w.until("a whole value", func() bool { return w.partial[key] == nil })
+	w.stop()
+}
+
 func testWatchEnds(t *testing.T, h *Harness) {
 	enough := errors.New("enough")
 	create(t, h.Store, netset("default", "a"))

@@ -18,17 +18,17 @@ import (
 // maxValue leaves room for a transaction's other parts in etcd's limit of a request (1.5 MB).
 const maxValue = 1 << 20
 
-// decode reads a stored value.
-func (s *Store) decode(key api.Key, e Entry) (api.Object, error) {
-	o, _, err := api.DecodeStored(key.Kind, e.Value)
+// decode reads a stored value. What could not be read of it is among the problems.
+func (s *Store) decode(key api.Key, e Entry) (api.Object, []api.Problem, error) {
+	o, problems, err := api.DecodeStored(key.Kind, e.Value)
 	if err != nil {
-		return nil, fmt.Errorf("%v: %w: %w", key, datastore.ErrUnreadable, err)
+		return nil, nil, fmt.Errorf("%v: %w: %w", key, datastore.ErrUnreadable, err)
 	}
 	// The key decides what a resource is called, whatever its value says.
 	o.SetNamespace(key.Namespace)
 	o.SetName(key.Name)
 	o.SetResourceVersion(revision(e.Mod))
-	return o, nil
+	return o, problems, nil
 }
 
 func revision(mod int64) string { return strconv.FormatInt(mod, 10) }

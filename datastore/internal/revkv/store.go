@@ -100,7 +100,8 @@ func (s *Store) Get(ctx context.Context, key api.Key) (api.Object, error) {
 	case es[0].Mod == 0:
 		return nil, fmt.Errorf("%v: %w", key, datastore.ErrNotFound)
 	}
-	return s.decode(key, es[0])
+	o, _, err := s.decode(key, es[0])
+	return o, err
 }
 
 func (s *Store) get(ctx context.Context, keys ...string) (es []Entry, err error) {
@@ -153,7 +154,7 @@ func (s *Store) list(ctx context.Context, r Range) (objects []api.Object, bad, e
 			if !ok {
 				continue
 			}
-			o, err := s.decode(key, e)
+			o, _, err := s.decode(key, e)
 			if err != nil {
 				problems = append(problems, err)
 				continue
@@ -210,5 +211,6 @@ func (s *Store) one(ctx context.Context, op datastore.Op) (api.Object, error) {
 	if op.Verb == datastore.Delete {
 		return nil, nil
 	}
-	return s.decode(t.steps[0].name, Entry{Value: t.steps[0].data, Mod: t.steps[0].mod})
+	stored, _, err := s.decode(t.steps[0].name, Entry{Value: t.steps[0].data, Mod: t.steps[0].mod})
+	return stored, err
 }

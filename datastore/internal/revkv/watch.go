@@ -165,7 +165,7 @@ func (s *Store) batch(changes []change, n note) datastore.Batch {
 		}
 		e := datastore.Event{Key: key}
 		if c.Value != nil {
-			e.Object, e.Problem = s.decode(key, c.Entry)
+			e.Object, e.Problems, e.Problem = s.decode(key, c.Entry)
 		}
 		b.Events = append(b.Events, e)
 	}
