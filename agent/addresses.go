@@ -35,15 +35,17 @@ type addresses struct {
 	log     *slog.Logger
 	metrics *addressMetrics
 
-	mu      sync.Mutex
-	rules   map[api.Key]api.Object // pools, reservations and configuration
-	unread  map[api.Key]bool       // those of them that can't be read
-	inSync  bool
-	doubted int // requests that found no pool: there may be one that the watch has not told of yet
+	mu     sync.Mutex
+	rules  map[api.Key]api.Object // pools, reservations and configuration
+	unread map[api.Key]bool       // those of them that can't be read
+	inSync bool
+	// namespaces is the labels that pools select by.
+	namespaces namespaces
+	doubted    int // requests that found no pool: there may be one that the watch has not told of yet
 }
 
 func newAddresses(node string, l *link, log *slog.Logger, reg prometheus.Registerer) (*addresses, error) {
-	a := &addresses{store: linkStore{l}, log: log, rules: map[api.Key]api.Object{}, unread: map[api.Key]bool{}}
+	a := &addresses{store: linkStore{l}, log: log, rules: map[api.Key]api.Object{}, unread: map[api.Key]bool{}, namespaces: namespaces{}}
 	a.Allocator = ipam.New(ipam.Config{Store: a.store, Node: node, Settings: a.Settings, Log: log})
 	var err error
 	a.metrics, err = newAddressMetrics(reg)
@@ -56,6 +58,7 @@ func (a *addresses) take(b datastore.Batch) {
 	defer a.mu.Unlock()
 	a.inSync = a.inSync || b.InSync
 	for _, e := range b.Events {
+		a.namespaces.take(e)
 		switch e.Key.Kind {
 		case "IPPool", "IPReservation", "IPAMConfiguration":
 		default:
@@ -109,17 +112,28 @@ func (a *addresses) doubt(n int) {
 	a.doubted += n
 }
 
-// Assign is the allocator's.
+// Assign is the allocator's, for a workload with the labels of its namespace.
 func (a *addresses) Assign(ctx context.Context, r ipam.Request) (ipam.Result, error) {
 	start := time.Now()
-	got, err := a.Allocator.Assign(ctx, r)
+	got, err := a.assign(ctx, r)
 	if errors.Is(err, ipam.ErrNoPool) {
 		a.doubt(1)
-		got, err = a.Allocator.Assign(ctx, r)
+		got, err = a.assign(ctx, r)
 		a.doubt(-1)
 	}
 	a.metrics.note("assign", start, err)
 	return got, err
+}
+
+func (a *addresses) assign(ctx context.Context, r ipam.Request) (ipam.Result, error) {
+	if r.Owner.Namespace != "" {
+		labels, err := a.namespaceLabels(ctx, r.Owner.Namespace)
+		if err != nil {
+			return ipam.Result{}, err
+		}
+		r.NamespaceLabels = labels
+	}
+	return a.Allocator.Assign(ctx, r)
 }
 
 // Release is the allocator's.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -132,4 +133,51 @@ func TestSettings(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	expect("after that", "b")
+}
+
+// TestNamespaceSelectorOfPools: a pool that selects namespaces gives addresses to workloads of those, by the labels that the
+// namespace's profile hands on, or by its name; labels that have just changed count.
+func TestNamespaceSelectorOfPools(t *testing.T) {
+	n := newNode(t)
+	for name, sel := range map[string]string{"prod": "env == 'prod'", "lab": "projectcalico.org/name == 'lab'"} {
+		p := ipPool(name, map[string]string{"prod": "10.1.0.0/24", "lab": "10.2.0.0/24"}[name])
+		p.Spec.NamespaceSelector = sel
+		n.create(p)
+	}
+	profile := func(env string) *api.Profile {
+		p := &api.Profile{TypeMeta: metav1.TypeMeta{APIVersion: api.GroupVersion, Kind: "Profile"}, ObjectMeta: metav1.ObjectMeta{Name: "kns.shop"}}
+		p.Spec.LabelsToApply = map[string]string{"pcns.env": env, "env": "prod"} // the second is not the namespace's own
+		return p
+	}
+	n.create(profile("test"))
+	n.start()
+	n.ready()
+	ask := func(namespace, name string) string {
+		t.Helper()
+		r := request(name, "10.65.0.2")
+		r.Addresses, r.Workload.Namespace = nil, namespace
+		got, err := n.attach(r)
+		switch {
+		case agentapi.CodeOf(err) == agentapi.CodeNoAddress && strings.Contains(err.Error(), "namespaceSelector"):
+			return "none"
+		case err != nil:
+			t.Fatal(err)
+		}
+		return netip.PrefixFrom(got.Addresses[0], 24).Masked().String()
+	}
+	if got := ask("shop", "a"); got != "none" {
+		t.Errorf("env is test: %s", got)
+	}
+	if got := ask("lab", "b"); got != "10.2.0.0/24" {
+		t.Errorf("by name: %s", got)
+	}
+	if got := ask("elsewhere", "c"); got != "none" {
+		t.Errorf("a namespace that nobody has described: %s", got)
+	}
+	if _, err := n.store.Update(t.Context(), profile("prod")); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask("shop", "d"); got != "10.1.0.0/24" { // the watch may not have told of it yet
+		t.Errorf("env is prod: %s", got)
+	}
 }
