@@ -1,0 +1,178 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tortie/tortie/internal/netns"
+	"github.com/tortie/tortie/test/lab"
+)
+
+// build makes the programs that a run needs, in a folder of their own.
+func build(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("the benchmarks make network namespaces and need root: run the tests with sudo")
+	}
+	dir := t.TempDir()
+	cmd := exec.Command("go", "build", "-o", dir, "github.com/tortie/tortie/cmd/tortie", "github.com/tortie/tortie/cmd/tortie-cni",
+		"github.com/tortie/tortie/test/bench/tortie-bench")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// leftovers are namespaces and folders of labs of this process.
+func leftovers() (out []string) {
+	mine := fmt.Sprintf("%s-%d-", lab.Prefix, os.Getpid())
+	for _, dir := range []string{netns.Dir, os.TempDir()} {
+		found, _ := filepath.Glob(filepath.Join(dir, mine+"*"))
+		out = append(out, found...)
+	}
+	return out
+}
+
+// TestSmoke measures each row once, in its smallest form: each must yield plausible figures, whatever they are.
+func TestSmoke(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	var out bytes.Buffer
+	bin := build(t)
+	r, err := Run(ctx, Options{Bin: bin, Root: "../..", Size: Tiny(), Out: &out})
+	t.Log(out.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range r.Failed {
+		t.Errorf("row %s: %s", f.Row, f.Why)
+	}
+	seen := map[string]bool{}
+	names := map[string]bool{}
+	for _, x := range r.Results {
+		seen[x.Row] = true
+		name := x.Row + "/" + x.Name
+		if names[name] {
+			t.Errorf("two figures are called %s", name)
+		}
+		names[name] = true
+		if problem := implausible(x); problem != "" {
+			t.Errorf("%s: %s: %+v", name, problem, x)
+		}
+	}
+	for _, row := range rows() {
+		if !seen[row.name] {
+			t.Errorf("row %s has no figure", row.name)
+		}
+	}
+	for _, f := range []string{"connect/ratio same node", "cni/tortie-cni add p50", "change/quiet allow p99", "resync/resync deny p50", "rate/S3 ratio",
+		"rss-large/peak", "store/fsync p50", "graph/SnapshotNetsets1k live heap", "restart/lost new", "programming/rules", "reboot/protected"} {
+		if !names[f] {
+			t.Errorf("no figure %s", f)
+		}
+	}
+	if r.Machine.CPUs == 0 || r.Machine.Memory == 0 || r.Machine.Kernel == "unknown" || r.Took == 0 {
+		t.Errorf("the machine: %+v, took %v", r.Machine, r.Took)
+	}
+	if left := leftovers(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// implausible says what can't be right about a figure, on however slow a machine.
+func implausible(r Result) string {
+	low, high := 0.0, 1e12
+	switch r.Unit {
+	case "ms", "us":
+		low, high = -60e6, 60e6 // an effect may come before the write returns
+		if r.Row == "connect" || r.Row == "cni" {
+			low = 0.1
+		}
+	case "s":
+		low, high = 1e-6, 240
+	case "x":
+		low, high = 0.001, 1000
+	case "MB":
+		low, high = 1, 1e5
+	case "Gbit/s":
+		low, high = 0.001, 10_000
+	case "rules":
+		low = 20
+	case "writes":
+		low, high = 0.5, 10
+	case "lost":
+		high = 0 // traffic that flows beside must not lose anything, fast or slow
+	}
+	switch {
+	case math.IsNaN(r.Median) || r.N == 0:
+		return "no figure"
+	case r.Median < low || r.Median > high:
+		return fmt.Sprintf("not between %v and %v", low, high)
+	case r.Min > r.Median || r.Max < r.Median:
+		return "the median is outside of the spread"
+	case r.What == "" || strings.Contains(r.What, "%!"):
+		return "it does not say what it is"
+	}
+	return ""
+}
+
+// TestFailedRow: a row that fails says why and does not take others along, even if it panics; an end from outside ends the
+// run at once. Nothing stays behind.
+func TestFailedRow(t *testing.T) {
+	bin := build(t)
+	// No plugin to measure: the row cni fails, on the bed of others.
+	if err := os.Remove(filepath.Join(bin, "tortie-cni")); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Bin: bin, Root: "/nonexistent", Size: Tiny(), Out: &bytes.Buffer{}, Rows: regexp.MustCompile("^(throughput|cni|reboot|graph)$")}
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed []string
+	for _, f := range r.Failed {
+		failed = append(failed, f.Row)
+	}
+	if got := strings.Join(failed, " "); got != "cni graph" || !strings.Contains(r.Failed[0].Why, "tortie-cni") {
+		t.Errorf("failed: %v, want cni and graph", r.Failed)
+	}
+	measured := map[string]bool{}
+	for _, x := range r.Results {
+		measured[x.Row] = true
+	}
+	if !measured["throughput"] || !measured["reboot"] {
+		t.Errorf("measured: %v, want throughput and reboot", measured)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	o.Out = writerFunc(func(p []byte) (int, error) {
+		if bytes.HasPrefix(p, []byte("throughput")) {
+			time.AfterFunc(100*time.Millisecond, cancel)
+		}
+		return len(p), nil
+	})
+	began := time.Now()
+	if _, err := Run(ctx, o); err == nil {
+		t.Error("a run that was ended from outside went well")
+	}
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("a run that was ended from outside took %v", took)
+	}
+	if left := leftovers(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
