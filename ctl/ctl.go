@@ -61,7 +61,8 @@ const (
 type Env struct {
 	In       io.Reader
 	Out, Err io.Writer
-	Color    bool // Out is a terminal that shows colours
+	Color    bool   // Out is a terminal that shows colours
+	Editor   string // command that edits the file it is given, if the user names none; "" = vi
 
 	Store  func(ctx context.Context) (datastore.Store, error) // connects to the store that the flags name
 	Socket func() string                                      // path of the agent's socket

@@ -20,6 +20,7 @@ type bench struct {
 	store *mem.Store
 	dir   string
 	in    string
+	edits string // the editor of the environment
 }
 
 func newBench(t *testing.T) *bench {
@@ -31,7 +32,7 @@ func (b *bench) run(args ...string) (out string, code int) {
 	b.t.Helper()
 	var buf bytes.Buffer
 	env := &Env{
-		In: strings.NewReader(b.in), Out: &buf, Err: &buf,
+		In: strings.NewReader(b.in), Out: &buf, Err: &buf, Editor: b.edits,
 		Store:  func(context.Context) (datastore.Store, error) { return unclosed{b.store}, nil },
 		Socket: func() string { return filepath.Join(b.dir, "no-agent.sock") },
 	}

@@ -35,7 +35,7 @@ ends it; your text then stays in a file, which is named.`,
 				return err
 			}
 			return env.withStore(cmd.Context(), func(s datastore.Store) error {
-				e := &editing{env: env, store: s, key: key, editor: cmp.Or(editor, os.Getenv("VISUAL"), os.Getenv("EDITOR"), "vi")}
+				e := &editing{env: env, store: s, key: key, editor: cmp.Or(editor, env.Editor, "vi")}
 				return e.run(cmd.Context())
 			})
 		},

@@ -257,8 +257,7 @@ func TestEdit(t *testing.T) {
 			b.apply(tier)
 			count := filepath.Join(b.dir, "count")
 			editor, shown := b.editor("echo >> " + count + "; n=$(wc -l < " + count + ")\n" + c.script + "\n")
-			t.Setenv("VISUAL", "")
-			t.Setenv("EDITOR", editor)
+			b.edits = editor
 			out, code := b.run("edit", "tier", "security")
 			if code != c.code {
 				t.Errorf("exit code %d, want %d", code, c.code)
