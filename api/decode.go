@@ -23,9 +23,21 @@ type Problem struct {
 // Error gives "path: reason".
 func (p Problem) Error() string {
 	if p.Path == "" {
-		return p.Reason
+		return clip(p.Reason)
 	}
-	return p.Path + ": " + p.Reason
+	return clip(p.Path) + ": " + clip(p.Reason)
+}
+
+// maxText bounds what is said of one thing that is wrong, in bytes: it repeats what somebody wrote, and goes to logs,
+// status and terminals.
+const maxText = 1000
+
+// clip shortens s to maxText.
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + "..."
 }
 
 // FieldError is a Problem in a file.

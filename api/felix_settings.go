@@ -119,7 +119,7 @@ func FelixErrors(c *FelixConfiguration) []Problem {
 		check := &checker{}
 		check.felixSetting(name, c.Spec[name], field.NewPath("spec"))
 		for _, e := range check.errs {
-			problems = append(problems, Problem{e.Field, e.ErrorBody()})
+			problems = append(problems, Problem{clip(e.Field), clip(e.ErrorBody())})
 		}
 	}
 	return problems

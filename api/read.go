@@ -22,7 +22,7 @@ type located struct {
 }
 
 func (r *reader) problem(p *field.Path, v *value, format string, args ...any) {
-	r.problems = append(r.problems, located{Problem{p.String(), fmt.Sprintf(format, args...)}, v.line})
+	r.problems = append(r.problems, located{Problem{clip(p.String()), clip(fmt.Sprintf(format, args...))}, v.line})
 }
 
 // read fills into, which is addressable. ok is false if something in v has a type that does not fit; unknown and

@@ -90,7 +90,7 @@ func readStored(k KindInfo, data []byte) (Object, []Problem, error) {
 	}
 	var problems []Problem
 	if version := v.get("apiVersion"); version != nil && version.str() != k.APIVersion {
-		problems = append(problems, Problem{"apiVersion", fmt.Sprintf("%s is not %s", version, k.APIVersion)})
+		problems = append(problems, Problem{"apiVersion", clip(fmt.Sprintf("%s is not %s", version, k.APIVersion))})
 	}
 	o, found := readObject(k, v)
 	for _, p := range found {
@@ -113,7 +113,7 @@ func invalid(o Object) []Problem {
 	var problems []Problem
 	for _, e := range Validate(o) {
 		if e.Type != field.ErrorTypeTooMany && e.Type != field.ErrorTypeTooLong {
-			problems = append(problems, Problem{e.Field, e.ErrorBody()})
+			problems = append(problems, Problem{clip(e.Field), clip(e.ErrorBody())})
 		}
 	}
 	return problems

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -79,7 +80,18 @@ func Validate(o Object) field.ErrorList {
 	default:
 		c.ipam(o, spec)
 	}
-	return c.errs
+	return shortened(c.errs)
+}
+
+// shortened clips what errors repeat of the object.
+func shortened(errs field.ErrorList) field.ErrorList {
+	for _, e := range errs {
+		e.Field, e.Detail = clip(e.Field), clip(e.Detail)
+		if v := reflect.ValueOf(e.BadValue); v.Kind() == reflect.String && v.Len() > maxText {
+			e.BadValue = clip(v.String())
+		}
+	}
+	return errs
 }
 
 // checker gathers errors.
