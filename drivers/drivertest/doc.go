@@ -4,25 +4,32 @@
 //	seed --> States and packets -+--> State --+                                           +--> equal?
 //	shrink <-- disagreement -----+  packets --+--> Evaluate(lowered State, packet) -------+
 //
-// A driver brings a Harness: its dataplane built as the fixed topology says, and a way to send packets through it. Run does
-// the rest. No case is skipped for a driver that lacks a feature: the expectation is the oracle's verdict under the State
-// as it was lowered for the driver, and it is an error if that allows what the State as written denies.
+// A driver brings a Harness of five methods: its dataplane built as the fixed topology says, and the means to look at it,
+// to damage it and to let it fail. Run does the rest: it proves the ten properties of the contract, each in a test of its
+// own. No case is skipped for a driver that lacks a feature: the expectation is the oracle's verdict under the State as it
+// was lowered for the driver, and it is an error if that allows what the State as written denies. An error is a Breach: it
+// names the sentence of the contract, and prints a case file that shows what is wrong, as small as it would go.
 //
-//	harness.go        Harness, Probe, Result, and the optional interfaces of harnesses
+//	contract.go       the ten properties; Breach
+//	harness.go        Harness, Probe, Result, Dump, Fault
 //	topology.go       the fixed topology
 //	check.go          CheckProbe: what a harness can be asked to send
 //	batch.go          source ports, and which probes may go together
-//	case.go           cases: files, scenes, verdict lines
+//	case.go           cases: files, scenes, events, verdict lines
 //	define.go         reads lines of states; build.go makes States of them
 //	rule.go           reads and writes rules
 //	line.go           reads and writes verdict lines
 //	write.go          writes a State as the lines that make it
 //	diff.go           Changes between two States
-//	run.go            Run, and what its parts share
-//	run_cases.go      the cases
-//	run_random.go     random States and packets; random.go and random_probe.go make them, shrink.go makes them small
-//	run_paths.go      any path to a State ends like the direct one; restarts
-//	run_faults.go     failed writes, damage, refused objects
+//	script.go         plays scenes and compares: every part but the scale is made of these
+//	shrink.go         makes scenes that show something small
+//	run.go            Run, and which part proves what; runner.go is what the parts share
+//	run_cases.go      1: the cases
+//	run_random.go     1: random States and packets; random.go and random_probe.go make them
+//	run_paths.go      2, 3, 5, 7, 8: nothing to do, paths, restarts, before the first Apply, unknown interfaces
+//	run_faults.go     4, 6: failed writes, refused objects, damage
+//	run_live.go       9: packets while drivers restart and States change
+//	run_scale.go      10: what an Apply writes
 //
 // # Case files
 //
@@ -46,6 +53,19 @@
 //
 // "state" begins anew; "change" edits what is there: a line replaces what has the same name, "without KIND NAME..." takes
 // it out. "steps" are verdicts under the State above them. A section's name may go on after its first word.
+//
+// Sections without lines are events. They come before the State that is applied next; where none follows, the "steps" after
+// them are about the State that is there:
+//
+//	stop, start               the driver is closed; another one is opened over what is there, and has not applied anything yet
+//	resync                    the next Apply has no hint; of the State that is there it must write nothing, with any hint
+//	tamper N                  the harness damages something, and the next Apply has no hint
+//	fail N                    the N-th write of the next Apply fails; nothing is said before the Apply after that
+//	refuse policy|set NAME    the dataplane does not take the object; then it does
+//	squash                    the State is not applied: the next hint covers the way through it
+//
+// At the end of a case of more than one scene the dataplane must hold what the direct path to the last State leaves in it,
+// and an Apply with nothing to do must write nothing.
 //
 // # States
 //

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tortie/tortie/drivers"
@@ -16,35 +18,68 @@ import (
 type fakeHarness struct {
 	features drivers.Features
 	world    *fake.World
-	refused  drivers.ObjectRef
+	fault    drivertest.Fault
 	writes   int // of earlier worlds
 
 	// wrap, if set, comes between the suite and the driver: to see the suite find what is wrong with it.
 	wrap func(drivers.Driver) drivers.Driver
 	// bend, if set, changes the packet that the World is asked about.
 	bend func(drivers.Packet) drivers.Packet
+	// meddle, if set, comes between the suite and the World: it may change what probes meet.
+	meddle    func(held *drivers.State, open bool)
+	open      atomic.Bool
+	restarted bool // the driver has been opened over what another left
 }
 
 func newFakeHarness(f drivers.Features) *fakeHarness {
-	return &fakeHarness{features: f, world: fake.NewWorld()}
+	f.Atomic = false // see fake.NewWorld
+	h := &fakeHarness{features: f}
+	h.reset()
+	return h
+}
+
+// reset makes a new World, with a route in it that is not ours.
+func (h *fakeHarness) reset() {
+	h.world = fake.NewWorld()
+	h.world.AddForeign(drivers.ObjectRef{Kind: drivers.ObjRoute, Route: netip.MustParsePrefix("192.0.2.0/24")}, "via 172.20.0.254")
+	h.Fail(h.fault)
 }
 
 func (h *fakeHarness) Open(ctx context.Context, fresh bool) (drivers.Driver, error) {
 	if fresh {
 		h.writes += h.world.Writes()
-		h.world = fake.NewWorld()
-		h.Refuse(h.refused)
+		h.reset()
 	}
+	h.restarted = !fresh
 	h.world.SetFeatures(h.features)
 	d, err := fake.Open(ctx, drivers.Options{}, h.world)
-	if err == nil && h.wrap != nil {
-		return h.wrap(d), nil
+	if err != nil {
+		return nil, err
 	}
-	return d, err
+	h.open.Store(true)
+	opened := drivers.Driver(closing{d, &h.open})
+	if h.wrap != nil {
+		opened = h.wrap(opened)
+	}
+	return opened, nil
 }
 
-func (h *fakeHarness) Probe(_ context.Context, ps []drivertest.Probe) ([]drivertest.Result, error) {
+// closing notes that its driver is closed.
+type closing struct {
+	drivers.Driver
+	open *atomic.Bool
+}
+
+func (d closing) Close() error {
+	d.open.Store(false)
+	return d.Driver.Close()
+}
+
+func (h *fakeHarness) Verdict(_ context.Context, ps []drivertest.Probe) ([]drivertest.Result, error) {
 	held := h.world.State()
+	if h.meddle != nil {
+		h.meddle(held, h.open.Load())
+	}
 	ev := drivers.NewEvaluator(held)
 	rs := make([]drivertest.Result, len(ps))
 	for i, p := range ps {
@@ -103,15 +138,18 @@ func masquerades(m drivers.Masquerade, p drivers.Packet) bool {
 		inAny(m.From, p.Src) && !inAny(m.Except, p.Dst)
 }
 
-func (h *fakeHarness) Dump(context.Context) (string, error) { return h.world.Dump(), nil }
-func (h *fakeHarness) Writes() int                          { return h.writes + h.world.Writes() }
-func (h *fakeHarness) FailWrite(n int)                      { h.world.FailWrite(n) }
+func (h *fakeHarness) Dump(context.Context) (drivertest.Dump, error) {
+	ours, foreign, _ := strings.Cut(h.world.Dump(), "\nforeign route ")
+	return drivertest.Dump{Ours: ours, Foreign: foreign, Writes: h.writes + h.world.Writes()}, nil
+}
 
-func (h *fakeHarness) Refuse(o drivers.ObjectRef) {
-	h.world.Accept(h.refused)
-	if h.refused = o; o != (drivers.ObjectRef{}) {
-		h.world.Refuse(o, errors.New("the harness does not like it"))
+func (h *fakeHarness) Fail(f drivertest.Fault) {
+	h.world.FailWrite(f.Write)
+	h.world.Accept(h.fault.Refuse)
+	if f.Refuse != (drivers.ObjectRef{}) {
+		h.world.Refuse(f.Refuse, errors.New("the harness does not like it"))
 	}
+	h.fault = f
 }
 
 // Tamper takes out an endpoint, empties a policy, or puts a stranger into a set.

@@ -7,21 +7,22 @@ import (
 	"github.com/tortie/tortie/drivers"
 )
 
-// Harness is a world that a driver works in: the fixed topology of topology.go on some dataplane, and a way to send
-// packets through it. The suite calls it from one goroutine, never two methods at once.
+// Harness is a world that a driver works in: the fixed topology of topology.go on some dataplane, and the means to look at
+// it. It is all that a new driver brings. The suite calls it from one goroutine, but for Verdict (see there).
 //
 // The topology is built once, before the suite runs; only the State that the driver is given varies. Everything that is
 // not policy must be such that an allowed packet arrives: routes of the topology (in the kernel's tables with metric
 // TopologyMetric, so that a route of the driver for the same prefix wins), neighbours (permanent entries, so that no
 // probe waits for a resolution), forwarding on for both families, reverse-path filters off, no ICMP redirects, no limits
-// on the rate of ICMP. Nothing behind the interfaces answers a probe.
+// on the rate of ICMP. Nothing behind the interfaces answers a probe. Something that is not the driver's should be there
+// as well, of each kind that the driver writes: Dump shows that it stays.
 type Harness interface {
-	// Open starts a driver. With fresh, the dataplane first loses every trace of an earlier driver; without, it is as
-	// the last driver left it (its process ended: nothing in memory is left). The suite closes what Open returned
-	// before it calls Open again.
+	// Open starts a driver. With fresh, the dataplane first loses every trace of an earlier driver, as after a reboot;
+	// without, it is as the last driver left it (its process ended: nothing in memory is left). The suite closes what
+	// Open returned before it calls Open again.
 	Open(ctx context.Context, fresh bool) (drivers.Driver, error)
 
-	// Probe sends the packets in order, each from where Packet.From says, and reports for each whether it came out
+	// Verdict sends the packets in order, each from where Packet.From says, and reports for each whether it came out
 	// at Packet.To. Results are in the order of the probes. The contract is in the comments of Probe and Result; an
 	// error means that the harness itself broke, and ends the test.
 	//
@@ -31,7 +32,41 @@ type Harness interface {
 	//
 	// The flow table is empty of flows that probes could meet at the start of each call: the harness forgets its
 	// flows before it sends the first probe, and then makes the entries that the probes ask for.
-	Probe(ctx context.Context, ps []Probe) ([]Result, error)
+	//
+	// While one goroutine is in Verdict, another may close the driver, Open it again without fresh, and Apply: so the
+	// suite sees that no packet is lost meanwhile.
+	Verdict(ctx context.Context, ps []Probe) ([]Result, error)
+
+	// Dump looks at the dataplane without the driver's help.
+	Dump(ctx context.Context) (Dump, error)
+
+	// Tamper damages one object that the driver made, chosen by n (any number), as an operator or a foreign program
+	// could: deletes it, changes it, adds to it. It says in words what it did; "" means that there is nothing to damage.
+	Tamper(ctx context.Context, n uint64) (string, error)
+
+	// Fail orders what is to go wrong from now on, in place of what was ordered before; the zero Fault ends it.
+	Fail(f Fault)
+}
+
+// Dump is what a dataplane holds.
+type Dump struct {
+	// Ours is what the driver made: equal text for equal contents, however they came about. So: in a fixed order,
+	// without handles, counters and times. "" = nothing.
+	Ours string
+	// Foreign is what others made, beside what the probes need, in the same manner. No driver may change it.
+	Foreign string
+	// Writes is the number of objects that drivers have written or deleted, over the harness's life.
+	Writes int
+}
+
+// Fault is something that the dataplane does to a driver.
+type Fault struct {
+	// Write makes the n-th write from now on fail (1 is the next one; 0 none), and each try to write the same again,
+	// with an error that a kernel could return. A failed write has no effect.
+	Write int
+	// Refuse makes every write of the object fail as if the dataplane did not like it; zero = none. Removing the
+	// object, and what a driver puts in its place to deny, are not refused.
+	Refuse drivers.ObjectRef
 }
 
 // Probe is one packet to send, and how to bring its flow-table state about.
@@ -82,39 +117,4 @@ type Result struct {
 	// Src is the source address that the receiver saw. It differs from Packet.Src after masquerading only. Invalid if
 	// not delivered, and for ARP.
 	Src netip.Addr
-}
-
-// Dumper is a harness that can write down what the driver made in the dataplane: equal text for equal contents, however
-// they came about. So: in a fixed order, without handles, counters and times, and without what belongs to others. The
-// suite uses it for path independence, and to see that an Apply with nothing to do changes nothing.
-type Dumper interface {
-	Dump(ctx context.Context) (string, error)
-}
-
-// WriteCounter is a harness that counts the driver's writes to the dataplane. The suite uses it to see that an Apply with
-// nothing to do writes nothing.
-type WriteCounter interface {
-	// Writes is the number of objects that drivers have written or deleted, over the harness's life.
-	Writes() int
-}
-
-// Tamperer is a harness that can damage what the driver made.
-type Tamperer interface {
-	// Tamper damages one object that the driver made, chosen by n (any number), as an operator or a foreign program
-	// could: deletes it, changes it, adds to it. It says in words what it did; "" means that there is nothing to damage.
-	Tamper(ctx context.Context, n uint64) (string, error)
-}
-
-// Failer is a harness that can make writes fail.
-type Failer interface {
-	// FailWrite makes the n-th write from now on fail (1 is the next one) with an error that a kernel could return;
-	// 0 takes the order back. A failed write has no effect.
-	FailWrite(n int)
-}
-
-// Refuser is a harness that can make the kernel refuse an object for good.
-type Refuser interface {
-	// Refuse makes every write of the object fail as if the kernel did not like it, until the next call; a zero
-	// ObjectRef refuses nothing. Removing the object, and what a driver puts in its place to deny, are not refused.
-	Refuse(o drivers.ObjectRef)
 }

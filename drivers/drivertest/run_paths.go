@@ -5,281 +5,280 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/tortie/tortie/drivers"
 )
 
-// stop is a State on a walk, how to look at it, and what a driver that went straight there left.
-type stop struct {
-	s      *drivers.State // as written
-	low    *drivers.State
-	ps     []Probe
-	direct string // dump
-}
-
 const stopsPerWalk = 5
 
-// walk makes the stops of a walk. The State that they are reached from is an empty one with the driver just opened.
-func (r *runner) walk(ctx context.Context, seed uint64) ([]stop, error) {
+// walk makes the scenes of a random walk. The State that they are reached from is an empty one with the driver just opened.
+func walk(seed uint64) []Scene {
 	g := newGen(seed)
-	s := g.state()
-	var stops []stop
+	var scenes []Scene
 	for i := range stopsPerWalk {
+		s := g.next(scenes)
 		if i == stopsPerWalk/2 {
 			s = g.state() // one big step
-		} else if i > 0 {
-			s = g.mutate(s)
 		}
-		st, err := r.stop(ctx, s, g.probes(s, 12))
-		if err != nil {
-			return nil, err
-		}
-		stops = append(stops, st)
+		sc := sceneOf(s, g.probes(s, 12)...)
+		sc.Check = true
+		scenes = append(scenes, sc)
 	}
-	return stops, nil
+	return scenes
 }
 
-// stop goes straight to s.
-func (r *runner) stop(ctx context.Context, s *drivers.State, ps []Probe) (stop, error) {
-	if err := r.open(ctx, true); err != nil {
-		return stop{}, err
+// seeded adds to an error how to repeat it.
+func seeded(seed uint64, what string, err error) error {
+	if err == nil {
+		return nil
 	}
-	low, err := r.apply(ctx, s, noHint)
-	if err != nil {
-		return stop{}, err
-	}
-	direct, _, err := r.dump(ctx)
-	return stop{s, low, ps, direct}, err
+	return fmt.Errorf("walk from seed %d, %s: %w", seed, what, err)
 }
 
-// at sees that the driver stands at a stop: by its dump, and by what becomes of packets.
-func (r *runner) at(ctx context.Context, st stop) error {
-	got, dumps, err := r.dump(ctx)
-	if err != nil {
-		return err
+// idleWalk sees, at each stop of a walk, that an Apply with nothing to do writes nothing.
+func (r *runner) idleWalk(ctx context.Context, seed uint64) error {
+	var scenes []Scene
+	for _, sc := range walk(seed) {
+		sc.Check, sc.Lines = false, nil
+		scenes = append(scenes, sc, again(sc, Event{Kind: Resync}))
 	}
-	if dumps && got != st.direct {
-		return fmt.Errorf("the dataplane is not what the direct path makes ('-' direct, '+' this way):\n%s", firstDifference(st.direct, got))
-	}
-	return r.verify(ctx, st.low, st.ps)
+	_, err := r.story(ctx, nothingToDo, scenes, nil)
+	return seeded(seed, "forward", err)
 }
 
 // paths sees that a State is the same however the driver got there.
-func (r *runner) paths(ctx context.Context) error {
-	for i := range r.o.Walks {
-		seed := r.o.Seed + uint64(i)
-		stops, err := r.walk(ctx, seed)
-		if err != nil {
-			return fmt.Errorf("seed %d: %w", seed, err)
+func (r *runner) paths(ctx context.Context, seed uint64) error {
+	scenes := walk(seed)
+	known := map[*drivers.State]string{}
+	for _, way := range []struct {
+		name string
+		by   func([]Scene) []Scene
+	}{
+		{"forward", slices.Clone[[]Scene]}, {"backward", backward}, {"with empty States between", empties}, {"squashed", squashed},
+		{"split", split}, {"back and forth", backAndForth}, {"by chance", byChance(seed)},
+	} {
+		if _, err := r.story(ctx, anyPath, way.by(scenes), known); err != nil {
+			return seeded(seed, way.name, err)
 		}
-		for _, way := range []struct {
-			name string
-			walk func(context.Context, []stop) error
-		}{
-			{"forward", r.forward}, {"backward", r.backward}, {"with empty States between", r.empties}, {"squashed", r.squashed},
-			{"split", r.split}, {"back and forth", r.backAndForth},
-		} {
-			if err := r.open(ctx, true); err != nil {
-				return err
+	}
+	return nil
+}
+
+func backward(scenes []Scene) []Scene {
+	scenes = slices.Clone(scenes)
+	slices.Reverse(scenes)
+	return scenes
+}
+
+func backAndForth(scenes []Scene) []Scene {
+	var out []Scene
+	for i := range 3 * len(scenes) {
+		out = append(out, scenes[i*3%len(scenes)])
+	}
+	return out
+}
+
+// byChance goes from stop to stop without aim, now and then with a resync.
+func byChance(seed uint64) func([]Scene) []Scene {
+	return func(scenes []Scene) []Scene {
+		g := newGen(seed)
+		var out []Scene
+		for range 2 * len(scenes) {
+			sc := pick(g, scenes)
+			if g.chance(25) {
+				sc.Before = []Event{{Kind: Resync}}
 			}
-			if err := way.walk(ctx, stops); err != nil {
-				return fmt.Errorf("seed %d, %s: %w", seed, way.name, err)
-			}
+			out = append(out, sc)
 		}
+		return out
 	}
-	return nil
 }
 
-// step goes to one stop with a hint, and looks around.
-func (r *runner) step(ctx context.Context, st stop) error {
-	if _, err := r.apply(ctx, st.s, exact); err != nil {
-		return err
-	}
-	return r.at(ctx, st)
-}
-
-func (r *runner) forward(ctx context.Context, stops []stop) error {
-	for _, st := range stops {
-		if err := r.step(ctx, st); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *runner) backward(ctx context.Context, stops []stop) error {
-	for _, st := range slices.Backward(stops) {
-		if err := r.step(ctx, st); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *runner) backAndForth(ctx context.Context, stops []stop) error {
-	for i := range 3 * len(stops) {
-		if err := r.step(ctx, stops[i*3%len(stops)]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *runner) empties(ctx context.Context, stops []stop) error {
-	for _, st := range stops {
-		if err := r.step(ctx, st); err != nil {
-			return err
-		}
+func empties(scenes []Scene) []Scene {
+	var out []Scene
+	for _, sc := range scenes {
 		none := drivers.NewState()
-		none.Node = st.s.Node
-		if _, err := r.apply(ctx, none, exact); err != nil {
-			return err
-		}
+		none.Node = sc.State.Node
+		out = append(out, sc, Scene{Title: "state: empty", State: none})
 	}
-	return nil
+	return out
 }
 
 // squashed goes from the first stop to the last in one step whose hint is the sum of all steps: keys that are touched
 // without need, sets that are Full.
-func (r *runner) squashed(ctx context.Context, stops []stop) error {
-	if err := r.step(ctx, stops[0]); err != nil {
-		return err
+func squashed(scenes []Scene) []Scene {
+	out := slices.Clone(scenes)
+	for i := range out[1 : len(out)-1] {
+		out[i+1].Before, out[i+1].Lines, out[i+1].Check = []Event{{Kind: Squash}}, nil, false
 	}
-	ch := drivers.NewChanges()
-	for i := range stops[1:] {
-		addChanges(ch, Diff(stops[i].low, stops[i+1].low))
-	}
-	last := stops[len(stops)-1]
-	if err := r.applyLowered(ctx, last.low, ch); err != nil {
-		return err
-	}
-	return r.at(ctx, last)
-}
-
-// addChanges adds what more says to ch; sets become Full, as after an error.
-func addChanges(ch, more *drivers.Changes) {
-	ch.Node, ch.Masquerade = ch.Node || more.Node, ch.Masquerade || more.Masquerade
-	maps.Copy(ch.Endpoints, more.Endpoints)
-	maps.Copy(ch.Policies, more.Policies)
-	maps.Copy(ch.Routes, more.Routes)
-	maps.Copy(ch.Peers, more.Peers)
-	for id := range more.Sets {
-		ch.Sets[id] = &drivers.SetChange{Full: true}
-	}
+	return out
 }
 
 // split goes from stop to stop in small steps, in each of which every reference resolves: first what is new beside what
 // is there, then each endpoint by itself, then what is not needed any more goes.
-func (r *runner) split(ctx context.Context, stops []stop) error {
-	if err := r.step(ctx, stops[0]); err != nil {
-		return err
-	}
-	for i := range stops[1:] {
-		old, now := stops[i].s, stops[i+1].s
+func split(scenes []Scene) []Scene {
+	out := scenes[:1:1]
+	for i := range scenes[1:] {
+		old, now := scenes[i].State, scenes[i+1].State
 		mid := old.Clone()
-		maps.Copy(mid.Sets, now.Sets)
-		if err := r.pass(ctx, mid); err != nil {
-			return err
+		pass := func() {
+			out = append(out, Scene{Title: "state: on the way", State: mid})
+			mid = mid.Clone()
 		}
+		maps.Copy(mid.Sets, now.Sets)
+		pass()
 		maps.Copy(mid.Policies, now.Policies)
 		maps.Copy(mid.Peers, now.Peers)
-		if err := r.pass(ctx, mid); err != nil {
-			return err
-		}
+		pass()
 		for _, id := range sortedKeys(old.Endpoints) {
-			if mid = mid.Clone(); now.Endpoints[id] == nil {
+			if now.Endpoints[id] == nil {
 				delete(mid.Endpoints, id)
 			} else {
 				mid.Endpoints[id] = now.Endpoints[id]
 			}
-			if err := r.pass(ctx, mid); err != nil {
-				return err
-			}
+			pass()
 		}
-		if err := r.step(ctx, stops[i+1]); err != nil {
-			return err
-		}
+		out = append(out, scenes[i+1])
 	}
-	return nil
+	return out
 }
 
-func (r *runner) pass(ctx context.Context, s *drivers.State) error {
-	_, err := r.apply(ctx, s.Clone(), exact)
-	return err
+// again is a scene of the State that is there, after some events.
+func again(sc Scene, es ...Event) Scene {
+	sc.Before = es
+	sc.Kept = !slices.ContainsFunc(es, func(e Event) bool { return e.Kind != Stop && e.Kind != Start })
+	return sc
 }
 
-// restart sees that the dataplane goes on when the driver has gone, that a new driver touches nothing before its first
-// Apply and nothing that is right already in it, and that it sweeps what an older one left.
-func (r *runner) restart(ctx context.Context) error {
-	for i := range r.o.Walks {
-		seed := r.o.Seed + uint64(i)
-		stops, err := r.walk(ctx, seed)
-		if err == nil {
-			err = r.restartAt(ctx, stops)
-		}
-		if err != nil {
-			return fmt.Errorf("seed %d: %w", seed, err)
-		}
-	}
-	return nil
+// olderWorld sees that the dataplane goes on when the driver has gone, that a new driver touches nothing that is right
+// already, and that it sweeps what an older one left.
+func (r *runner) olderWorld(ctx context.Context, seed uint64) error {
+	scenes := walk(seed)
+	first, last := scenes[0], scenes[len(scenes)-1]
+	_, err := r.story(ctx, restarts, []Scene{
+		first, again(first, Event{Kind: Stop}), again(first, Event{Kind: Start}), again(first, Event{Kind: Resync}),
+		again(last, Event{Kind: Stop}, Event{Kind: Start}, Event{Kind: Resync}),
+	}, nil)
+	return seeded(seed, "restarted", err)
 }
 
-func (r *runner) restartAt(ctx context.Context, stops []stop) error {
-	first, last := stops[0], stops[len(stops)-1]
+// foreign sees that what is not the driver's is as it was after everything that a driver does.
+func (r *runner) foreign(ctx context.Context, seed uint64) error {
+	scenes := walk(seed)
 	if err := r.open(ctx, true); err != nil {
 		return err
 	}
-	if err := r.step(ctx, first); err != nil {
+	before, err := r.dump(ctx)
+	if err != nil {
+		return err
+	}
+	if before.Foreign == "" {
+		return fmt.Errorf("the harness has nothing foreign for the driver to leave alone")
+	}
+	none := Scene{State: drivers.NewState()}
+	none.State.Node = scenes[0].State.Node
+	for i, sc := range append(scenes, none, again(scenes[0], Event{Kind: Stop}, Event{Kind: Start}, Event{Kind: Resync})) {
+		sc.Check = false
+		if f := (&player{runner: r, hint: exact}).play(ctx, []Scene{sc}); f != nil {
+			return seeded(seed, "with foreign things around", breach(restarts, f.err))
+		}
+		after, err := r.dump(ctx)
+		if err != nil {
+			return err
+		}
+		if after.Foreign != before.Foreign {
+			return seeded(seed, fmt.Sprint("stop ", i), breach(restarts, fmt.Errorf("something foreign has changed:\n%s",
+				firstDifference(before.Foreign, after.Foreign))))
+		}
+	}
+	return nil
+}
+
+// openWrites sees that Open alone changes nothing, neither on a fresh dataplane nor over an older world.
+func (r *runner) openWrites(ctx context.Context, seed uint64) error {
+	if err := r.open(ctx, true); err != nil {
 		return err
 	}
 	if err := r.close(); err != nil {
 		return err
 	}
-	if err := r.at(ctx, first); err != nil {
-		return fmt.Errorf("after Close: %w", err)
-	}
-	if err := r.open(ctx, false); err != nil {
-		return err
-	}
-	if err := r.at(ctx, first); err != nil {
-		return fmt.Errorf("opened again, before the first Apply: %w", err)
-	}
-	was, counts := r.writes()
-	if _, err := r.apply(ctx, first.s, noHint); err != nil {
-		return err
-	}
-	if now, _ := r.writes(); counts && now != was {
-		return fmt.Errorf("the first Apply after a restart made %d writes where all was right", now-was)
-	}
-	if err := r.at(ctx, first); err != nil {
-		return fmt.Errorf("the first Apply after a restart: %w", err)
-	}
-	if err := r.open(ctx, false); err != nil {
-		return err
-	}
-	if err := r.step(ctx, last); err != nil {
-		return fmt.Errorf("restarted over an older world: %w", err)
+	sc := walk(seed)[0]
+	for _, what := range []string{"a fresh dataplane", "an older world"} {
+		before, err := r.dump(ctx)
+		if err != nil {
+			return err
+		}
+		if err := r.open(ctx, false); err != nil {
+			return err
+		}
+		after, err := r.dump(ctx)
+		if err != nil {
+			return err
+		}
+		if before != after {
+			return breach(untouched, fmt.Errorf("opening over %s made %d writes, and changed:\n%s", what, after.Writes-before.Writes,
+				firstDifference(before.Ours+before.Foreign, after.Ours+after.Foreign)))
+		}
+		if _, err := r.apply(ctx, sc.State, noHint); err != nil {
+			return breach(untouched, err)
+		}
+		if err := r.close(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// firstDifference shows the first lines in which two texts differ, with a little of what is around them.
-func firstDifference(a, b string) string {
-	as, bs := strings.Split(a, "\n"), strings.Split(b, "\n")
-	i := 0
-	for i < len(as) && i < len(bs) && as[i] == bs[i] {
-		i++
+// reboot sees that the State that was persisted stands on a fresh dataplane, as it did before; and that the world as it is
+// now, when it is known, takes its place and leaves nothing of it.
+func (r *runner) reboot(ctx context.Context, seed uint64) error {
+	scenes := walk(seed)
+	persisted, now := scenes[1], scenes[len(scenes)-1]
+	now.Before = []Event{{Kind: Resync}}
+	_, err := r.story(ctx, untouched, []Scene{persisted, now}, nil)
+	return seeded(seed, "rebooted", err)
+}
+
+// unknown sees that nothing comes from or goes to an interface that is named like a workload's and that no State lists: of
+// a State with endpoints, and of one that has none (the first thing that a driver is given when nothing was persisted).
+// It is so while the driver is open and when it is closed.
+func (r *runner) unknown(ctx context.Context, seed uint64) error {
+	g := newGen(seed)
+	full, none := g.state(), drivers.NewState()
+	none.Node = full.Node
+	for _, s := range []*drivers.State{full, none} {
+		sc := sceneOf(s, g.unknownProbes(s)...)
+		if _, err := r.story(ctx, unknownInterfaces, []Scene{sc, again(sc, Event{Kind: Stop}), again(sc, Event{Kind: Start})}, nil); err != nil {
+			return seeded(seed, "", err)
+		}
 	}
-	var sb strings.Builder
-	for _, l := range as[max(0, i-3):min(i, len(as))] {
-		fmt.Fprintf(&sb, "  %s\n", l)
+	return nil
+}
+
+// unknownProbes go from and to every interface that s does not list, in every state of the flow table.
+func (g *gen) unknownProbes(s *drivers.State) []Probe {
+	var ps []Probe
+	for _, from := range sites {
+		for _, to := range sites {
+			a, b := placeOf(s, from), placeOf(s, to)
+			if from.Name == to.Name || a.Kind != drivers.PlaceUnknown && b.Kind != drivers.PlaceUnknown {
+				continue
+			}
+			for _, v6 := range []bool{false, true} {
+				for _, ct := range []drivers.CTState{drivers.CTNew, drivers.CTEstablished, drivers.CTUntracked} {
+					p := Probe{Packet: drivers.Packet{
+						From: a, To: b, Src: ownAddr(from, to, v6, false), Dst: ownAddr(to, from, v6, false), SrcMAC: from.MAC,
+						Proto: pick(g, []uint8{protoTCP, protoUDP, protoSCTP}), DstPort: pick(g, portPool), CT: ct,
+					}}
+					if a.Kind != drivers.PlaceWorkload && a.Kind != drivers.PlaceUnknown {
+						p.Packet.SrcMAC = drivers.MAC{}
+					}
+					if g.ports.assign(&p); CheckProbe(s, p) == nil {
+						ps = append(ps, p)
+					}
+				}
+			}
+		}
 	}
-	for _, l := range as[i:min(i+5, len(as))] {
-		fmt.Fprintf(&sb, "- %s\n", l)
-	}
-	for _, l := range bs[i:min(i+5, len(bs))] {
-		fmt.Fprintf(&sb, "+ %s\n", l)
-	}
-	return sb.String()
+	return ps
 }

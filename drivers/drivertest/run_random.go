@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tortie/tortie/drivers"
 )
@@ -15,109 +16,117 @@ const statesPerChain = 5
 // chain's number.
 func (r *runner) random(ctx context.Context) error {
 	var errs []error
-	allowed, progress := 0, 500
-	var done int
-	for chain := uint64(0); done < r.o.Random; chain++ {
+	allowed, progress := 0, max(500, r.o.Random/5)
+	for chain := uint64(0); r.pairs < r.o.Random; chain++ {
 		g := newGen(r.o.Seed + chain)
-		var s *drivers.State
-		for i := 0; i < statesPerChain && done < r.o.Random; i++ {
-			before := s
-			if i == 0 {
-				s = g.state()
-			} else {
-				s = g.mutate(s)
-			}
-			h := exact
+		var scenes []Scene
+		for i := 0; i < statesPerChain && r.pairs < r.o.Random; i++ {
+			s := g.next(scenes)
+			sc := sceneOf(s, g.probes(s, min(probesPerState, r.o.Random-r.pairs))...)
 			if g.chance(20) {
-				h = noHint
+				sc.Before = []Event{{Kind: Resync}}
 			}
-			ps := g.probes(s, min(probesPerState, r.o.Random-done))
-			n, err := r.pair(ctx, before, s, ps, h)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("seed %d, state %d: %w", r.o.Seed+chain, i, err))
+			scenes = append(scenes, sc)
+			pl := &player{runner: r, hint: exact}
+			f := pl.play(ctx, []Scene{sc})
+			r.pairs, allowed = r.pairs+len(sc.Lines), allowed+pl.allowed
+			if f == nil {
+				continue
 			}
-			done, allowed = done+len(ps), allowed+n
+			f.scene = len(scenes) - 1
+			errs = append(errs, fmt.Errorf("seed %d, state %d: %w", r.o.Seed+chain, i, r.report(ctx, verdicts, scenes, f)))
+			break
 		}
 		if len(errs) >= 3 {
 			return errors.Join(append(errs, errors.New("enough"))...)
 		}
-		if done >= progress {
-			r.say("random: %d of %d pairs, %d%% allowed", done, r.o.Random, 100*allowed/done)
-			progress += max(500, r.o.Random/6)
+		if r.pairs >= progress {
+			r.say("random: %d of %d pairs, %d%% allowed", r.pairs, r.o.Random, 100*allowed/r.pairs)
+			progress += max(500, r.o.Random/5)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// pair applies s, which came after before, and sends probes. It returns how many the oracle allows.
-func (r *runner) pair(ctx context.Context, before, s *drivers.State, ps []Probe, h hint) (int, error) {
-	low, err := r.apply(ctx, s, h)
-	if err != nil {
-		return 0, fmt.Errorf("%w\n%s", err, stateText(s))
+// next is the State that comes after scenes.
+func (g *gen) next(scenes []Scene) *drivers.State {
+	if len(scenes) == 0 {
+		return g.state()
 	}
-	rs, err := r.send(ctx, s, ps)
-	if err != nil {
-		return 0, err
-	}
-	o, written := newOracle(low), newOracle(s)
-	allowed := 0
-	for i, p := range ps {
-		arrives, _ := o.expect(p.Packet)
-		if written.widened(p.Packet, arrives) {
-			return 0, fmt.Errorf("lowered for %s, the State allows what is denied as written:\n%s", r.f.Driver, caseOf(s, p))
-		}
-		if arrives {
-			allowed++
-		}
-		if err := o.judge(p, rs[i]); err != nil {
-			return allowed, r.explain(ctx, before, s, p, err)
-		}
-	}
-	return allowed, nil
+	return g.mutate(scenes[len(scenes)-1].State)
 }
 
-// explain turns a disagreement into a case that shows it, as small as it will go.
-func (r *runner) explain(ctx context.Context, before, s *drivers.State, p Probe, found error) error {
-	if err := r.open(ctx, true); err != nil {
-		return errors.Join(found, err)
-	}
-	if !r.disagrees(ctx, s, p) {
-		scenes := []Scene{sceneOf(s, p)}
-		if before != nil {
-			scenes = append([]Scene{{State: before}}, scenes...)
+// sceneOf is a scene of one State and some packets, with the verdicts that the oracle gives.
+func sceneOf(s *drivers.State, ps ...Probe) Scene {
+	sc := Scene{Title: "state", State: s}
+	o := newOracle(s)
+	for _, p := range ps {
+		l := Line{Probes: []Probe{p}}
+		verdict := " = deny"
+		if l.Allow, l.Masq = o.expect(p.Packet); l.Masq {
+			verdict = " = allow masqueraded"
+		} else if l.Allow {
+			verdict = " = allow"
 		}
-		return fmt.Errorf("%w\nnot on a fresh dataplane: what came before matters. The last two States, as a case:\n%s",
-			found, caseText("Found by the generator.", scenes))
+		l.Text = probeText(p) + verdict
+		sc.Lines = append(sc.Lines, l)
 	}
-	tries := 300
-	small := shrink(s, func(c *drivers.State) bool {
-		tries--
-		return tries >= 0 && CheckProbe(c, p) == nil && r.disagrees(ctx, c, p)
-	})
-	return fmt.Errorf("%w\nas a case:\n%s", found, caseOf(small, p))
+	return sc
 }
 
-// disagrees reports whether s, applied without a hint, makes the driver and the oracle differ about p.
-func (r *runner) disagrees(ctx context.Context, s *drivers.State, p Probe) bool {
-	low, err := r.apply(ctx, s, noHint)
-	if err != nil {
+// report makes a Breach of what was found while scenes were played, with a case that shows it on a fresh dataplane.
+func (r *runner) report(ctx context.Context, p property, scenes []Scene, f *finding) error {
+	if f.fatal {
+		return f.err
+	}
+	b := &Breach{Property: int(p), Sentence: contract[p].says, What: f.err}
+	scenes = slices.Clone(scenes[:f.scene+1])
+	for _, from := range []int{f.scene, max(0, f.scene-1), 0} {
+		// Not one step more of the way than it takes; and first without the packets that show nothing.
+		for _, bare := range []bool{true, false} {
+			try := slices.Clone(scenes[from:])
+			if bare {
+				try = onlyProbe(try, f.probe)
+			}
+			if !playable(try) || !r.fails(ctx, try) {
+				continue
+			}
+			small := r.shrink(ctx, try)
+			b.Case = caseText("Found by the generator.", small)
+			if _, g, err := r.fresh(ctx, small, nil); err == nil && g != nil {
+				b.What = g.err // in the words of the small case
+			}
+			return b
+		}
+	}
+	b.Hint = "on a fresh dataplane it does not happen: what came before matters. The last States, as a case"
+	b.Case = caseText("Found by the generator.", onlyProbe(scenes[max(0, len(scenes)-2):], f.probe))
+	return b
+}
+
+// fails reports whether scenes show something on a fresh dataplane.
+func (r *runner) fails(ctx context.Context, scenes []Scene) bool {
+	_, f, err := r.fresh(ctx, scenes, nil)
+	return err == nil && f != nil && !f.fatal
+}
+
+// onlyProbe keeps of the packets of scenes the one that shows something, in the last.
+func onlyProbe(scenes []Scene, p *Probe) []Scene {
+	scenes = slices.Clone(scenes)
+	for i := range scenes {
+		scenes[i].Lines = nil
+	}
+	if last := &scenes[len(scenes)-1]; p != nil {
+		last.Lines = sceneOf(last.State, *p).Lines
+	}
+	return scenes
+}
+
+// playable reports whether scenes can be a case: nothing in the first refers to what was before it.
+func playable(scenes []Scene) bool {
+	first := &scenes[0]
+	if first.Kept || first.has(Tamper) || first.has(Stop) || first.has(Start) || first.has(Squash) || first.fault() != (Event{}) {
 		return false
 	}
-	rs, err := r.send(ctx, s, []Probe{p})
-	return err == nil && newOracle(low).judge(p, rs[0]) != nil
-}
-
-// caseOf writes a case of one State and one packet, with the verdict that the oracle gives.
-func caseOf(s *drivers.State, p Probe) string {
-	return caseText("Found by the generator.", []Scene{sceneOf(s, p)})
-}
-
-func sceneOf(s *drivers.State, p Probe) Scene {
-	verdict := " = deny"
-	if allow, masq := newOracle(s).expect(p.Packet); masq {
-		verdict = " = allow masqueraded"
-	} else if allow {
-		verdict = " = allow"
-	}
-	return Scene{State: s, Lines: []Line{{Text: probeText(p) + verdict}}}
+	return true
 }

@@ -1,26 +1,234 @@
 package drivertest
 
 import (
+	"context"
+	"reflect"
 	"slices"
 
 	"github.com/tortie/tortie/drivers"
 )
 
-// shrink returns a State smaller than s for which fails is still true: it takes away one thing after another, the big
-// ones first, until nothing can go. It ends when fails says no to everything, so a budget belongs into fails.
-func shrink(s *drivers.State, fails func(*drivers.State) bool) *drivers.State {
+// shrinkTries bounds how often a script is played to make it smaller.
+const shrinkTries = 500
+
+// shrink returns scenes smaller than these that still show something: it leaves out scenes, then one thing after another
+// of all States at once, then of each State, until nothing can go.
+func (r *runner) shrink(ctx context.Context, scenes []Scene) []Scene {
+	tries := shrinkTries
+	fails := func(try []Scene) bool {
+		tries--
+		return tries >= 0 && playable(try) && valid(try) && r.fails(ctx, try)
+	}
 	for {
 		smaller := false
-		for c := range smallerStates(s) {
-			if fails(c) {
-				s, smaller = c, true
+		for try := range smallerScripts(scenes) {
+			if fails(try) {
+				scenes, smaller = try, true
 				break
 			}
 		}
 		if !smaller {
-			return s
+			return scenes
 		}
 	}
+}
+
+// valid reports whether every packet can be sent under its State.
+func valid(scenes []Scene) bool {
+	for _, sc := range scenes {
+		for _, l := range sc.Lines {
+			for _, p := range l.Probes {
+				if CheckProbe(sc.State, p) != nil {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// smallerScripts yields scripts that have one thing less.
+func smallerScripts(scenes []Scene) func(func([]Scene) bool) {
+	return func(yield func([]Scene) bool) {
+		for i := range len(scenes) - 1 {
+			if !yield(slices.Delete(slices.Clone(scenes), i, i+1)) {
+				return
+			}
+		}
+		for i := range scenes {
+			for j := range scenes[i].Before {
+				c := slices.Clone(scenes)
+				c[i].Before = slices.Delete(slices.Clone(c[i].Before), j, j+1)
+				c[i].Kept = c[i].Kept && len(c[i].Before) > 0
+				if !yield(c) {
+					return
+				}
+			}
+		}
+		if len(scenes) > 1 {
+			for op := range jointly(scenes) {
+				if c, ok := edited(scenes, func(int) bool { return true }, op); ok && !yield(c) {
+					return
+				}
+			}
+		}
+		seen := map[*drivers.State]bool{}
+		for i := range scenes {
+			s := scenes[i].State
+			if seen[s] {
+				continue
+			}
+			seen[s] = true
+			for small := range smallerStates(s) {
+				c, _ := edited(scenes, func(j int) bool { return scenes[j].State == s }, func(*drivers.State) *drivers.State { return small })
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// edited makes scenes whose States are changed; scenes that shared a State still do. It reports whether any has changed.
+func edited(scenes []Scene, which func(int) bool, change func(*drivers.State) *drivers.State) ([]Scene, bool) {
+	c, any := slices.Clone(scenes), false
+	made := map[*drivers.State]*drivers.State{}
+	for i := range c {
+		s := c[i].State
+		if !which(i) {
+			continue
+		}
+		if made[s] == nil {
+			made[s] = change(s)
+		}
+		if made[s] == s {
+			continue
+		}
+		any = true
+		c[i].State = made[s]
+		var ps []Probe
+		for _, l := range c[i].Lines {
+			ps = append(ps, l.Probes...)
+		}
+		c[i].Lines = sceneOf(c[i].State, ps...).Lines // the verdict may be another one
+	}
+	return c, any
+}
+
+// jointly yields changes that take one thing out of every State that has it.
+func jointly(scenes []Scene) func(func(func(*drivers.State) *drivers.State) bool) {
+	return func(yield func(func(*drivers.State) *drivers.State) bool) {
+		endpoints, policies, sets := map[drivers.EndpointID]bool{}, map[drivers.PolicyID]bool{}, map[drivers.SetID]bool{}
+		for _, sc := range scenes {
+			for id := range sc.State.Endpoints {
+				endpoints[id] = true
+			}
+			for id := range sc.State.Policies {
+				policies[id] = true
+			}
+			for id := range sc.State.Sets {
+				sets[id] = true
+			}
+		}
+		if !yield(func(s *drivers.State) *drivers.State { return firstOf(s, withoutRest) }) {
+			return
+		}
+		for _, id := range sortedKeys(endpoints) {
+			if !yield(func(s *drivers.State) *drivers.State { return withoutEndpoint(s, id) }) {
+				return
+			}
+		}
+		if !yield(func(s *drivers.State) *drivers.State { return firstOf(s, withoutUnused) }) {
+			return
+		}
+		for _, id := range sortedKeys(policies) {
+			for _, op := range []func(*drivers.State, drivers.PolicyID) *drivers.State{withoutPolicyOf, withoutRulesOf} {
+				if !yield(func(s *drivers.State) *drivers.State { return op(s, id) }) {
+					return
+				}
+			}
+		}
+		for _, id := range sortedKeys(sets) {
+			for _, op := range []func(*drivers.State, drivers.SetID) *drivers.State{withoutSet, withEmptySet} {
+				if !yield(func(s *drivers.State) *drivers.State { return op(s, id) }) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// firstOf is the first State that parts yields, or s.
+func firstOf(s *drivers.State, parts func(*drivers.State, func(*drivers.State) bool) bool) *drivers.State {
+	got := s
+	parts(s, func(c *drivers.State) bool {
+		got = c
+		return false
+	})
+	return got
+}
+
+func withoutEndpoint(s *drivers.State, id drivers.EndpointID) *drivers.State {
+	if s.Endpoints[id] == nil {
+		return s
+	}
+	c := s.Clone()
+	delete(c.Endpoints, id)
+	return c
+}
+
+// withoutPolicyOf takes out a policy that no endpoint names.
+func withoutPolicyOf(s *drivers.State, id drivers.PolicyID) *drivers.State {
+	if s.Policies[id] == nil {
+		return s
+	}
+	for _, e := range s.Endpoints {
+		for used := range e.PolicyIDs {
+			if used == id {
+				return s
+			}
+		}
+	}
+	c := s.Clone()
+	delete(c.Policies, id)
+	return c
+}
+
+// withoutSet takes out a set that no policy names.
+func withoutSet(s *drivers.State, id drivers.SetID) *drivers.State {
+	if s.Sets[id] == nil {
+		return s
+	}
+	for _, p := range s.Policies {
+		for used := range p.SetIDs {
+			if used == id {
+				return s
+			}
+		}
+	}
+	c := s.Clone()
+	delete(c.Sets, id)
+	return c
+}
+
+func withoutRulesOf(s *drivers.State, id drivers.PolicyID) *drivers.State {
+	p := s.Policies[id]
+	if p == nil || len(p.In)+len(p.Out) == 0 {
+		return s
+	}
+	c, empty := s.Clone(), *p
+	empty.In, empty.Out = nil, nil
+	c.Policies[id] = &empty
+	return c
+}
+
+func withEmptySet(s *drivers.State, id drivers.SetID) *drivers.State {
+	if set := s.Sets[id]; set == nil || set.Len() == 0 {
+		return s
+	}
+	c := s.Clone()
+	c.Sets[id] = drivers.NewSet(s.Sets[id].Kind())
+	return c
 }
 
 // smallerStates yields States that have one thing less than s.
@@ -45,8 +253,8 @@ func withoutRest(s *drivers.State, yield func(*drivers.State) bool) bool {
 		return false
 	}
 	c = s.Clone()
-	c.Node.FailsafeIn, c.Node.FailsafeOut = nil, nil
-	return len(s.Node.FailsafeIn)+len(s.Node.FailsafeOut) == 0 || yield(c)
+	c.Node = baseNode()
+	return reflect.DeepEqual(c.Node, s.Node) || yield(c)
 }
 
 func withoutEndpoints(s *drivers.State, yield func(*drivers.State) bool) bool {

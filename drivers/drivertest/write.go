@@ -14,9 +14,15 @@ import (
 func caseText(doc string, scenes []Scene) string {
 	var sb strings.Builder
 	fmt.Fprintf(&sb, "%s\n", doc)
-	for _, sc := range scenes {
-		fmt.Fprintf(&sb, "-- state --\n%s", stateText(sc.State))
-		if len(sc.Lines) > 0 {
+	for i, sc := range scenes {
+		for _, e := range sc.Before {
+			fmt.Fprintf(&sb, "-- %s --\n", e)
+		}
+		again := i > 0 && len(sc.Before) > 0 && sc.State == scenes[i-1].State
+		if !again {
+			fmt.Fprintf(&sb, "-- state --\n%s", stateText(sc.State))
+		}
+		if len(sc.Lines) > 0 || again {
 			sb.WriteString("-- steps --\n")
 		}
 		for _, l := range sc.Lines {

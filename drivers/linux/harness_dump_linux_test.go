@@ -10,45 +10,72 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/tortie/tortie/drivers/drivertest"
 )
 
 // Dump is what the kernel says of our tables, and our routes and neighbours. Objects and elements are sorted, rules stay
 // in their order. It is read without the driver's code, and not by nft either: a thousand dumps would take a minute.
-func (h *kernelHarness) Dump(context.Context) (string, error) {
-	var out []string
+// Foreign are the tables and routes of the world's other programs, without the translations that probes ask for.
+func (h *kernelHarness) Dump(context.Context) (drivertest.Dump, error) {
+	out := drivertest.Dump{Writes: h.Writes()}
+	var err error
+	if out.Ours, err = h.dumpTables(TableName); err != nil {
+		return out, err
+	}
+	if out.Foreign, err = h.dumpTables(foreignTable, foreignMaps...); err != nil {
+		return out, err
+	}
+	rs, err := h.node.Routes(0)
+	if err != nil {
+		return out, err
+	}
+	var ours, foreign []string
+	for _, r := range rs {
+		if r.Protocol == RouteProtocol {
+			ours = append(ours, fmt.Sprintf("route %+v", r))
+		} else {
+			foreign = append(foreign, fmt.Sprintf("route %+v", r))
+		}
+	}
+	ns, err := h.node.Neighs(0)
+	if err != nil {
+		return out, err
+	}
+	for _, n := range ns {
+		if n.Protocol == RouteProtocol {
+			ours = append(ours, fmt.Sprintf("neighbour %v", n))
+		}
+	}
+	slices.Sort(ours)
+	slices.Sort(foreign)
+	out.Ours += strings.Join(ours, "\n")
+	out.Foreign += strings.Join(foreign, "\n")
+	return out, nil
+}
+
+// dumpTables dumps the tables of a name in the families that the driver uses, but for some sets.
+func (h *kernelHarness) dumpTables(name string, but ...string) (string, error) {
+	var sb strings.Builder
 	for _, fam := range []uint8{unix.NFPROTO_INET, unix.NFPROTO_ARP} {
-		d := &dump{flows: h.flows, family: fam}
+		d := &dump{flows: h.flows, family: fam, name: name, but: but}
 		objects, err := d.table()
 		if err != nil {
 			return "", fmt.Errorf("dumping family %d: %w", fam, err)
 		}
-		out = append(out, objects...)
-	}
-	rs, err := h.node.Routes(RouteProtocol)
-	if err != nil {
-		return "", err
-	}
-	var lines []string
-	for _, r := range rs {
-		lines = append(lines, fmt.Sprintf("route %+v", r))
-	}
-	ns, err := h.node.Neighs(0)
-	if err != nil {
-		return "", err
-	}
-	for _, n := range ns {
-		if n.Protocol == RouteProtocol {
-			lines = append(lines, fmt.Sprintf("neighbour %v", n))
+		for _, o := range objects {
+			sb.WriteString(o + "\n")
 		}
 	}
-	slices.Sort(lines)
-	return strings.Join(append(out, lines...), "\n"), nil
+	return sb.String(), nil
 }
 
-// dump reads our table of one family.
+// dump reads a table of one family.
 type dump struct {
 	flows  *flowTable
 	family uint8
+	name   string
+	but    []string // sets to leave out
 }
 
 // attrs are the attributes of one object, by type.
@@ -107,7 +134,7 @@ func (d *dump) table() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(tables, func(a attrs) bool { return a.str(unix.NFTA_TABLE_NAME) == TableName }) {
+	if !slices.ContainsFunc(tables, func(a attrs) bool { return a.str(unix.NFTA_TABLE_NAME) == d.name }) {
 		return nil, nil
 	}
 	sets, err := d.sets()
@@ -122,16 +149,19 @@ func (d *dump) table() ([]string, error) {
 }
 
 func (d *dump) sets() ([]string, error) {
-	all, err := d.get(unix.NFT_MSG_GETSET, func(ae *netlink.AttributeEncoder) { ae.String(unix.NFTA_SET_TABLE, TableName) })
+	all, err := d.get(unix.NFT_MSG_GETSET, func(ae *netlink.AttributeEncoder) { ae.String(unix.NFTA_SET_TABLE, d.name) })
 	if err != nil {
 		return nil, err
 	}
 	var out []string
 	for _, s := range all {
-		if s.str(unix.NFTA_SET_TABLE) != TableName {
+		if s.str(unix.NFTA_SET_TABLE) != d.name {
 			continue
 		}
 		name := s.str(unix.NFTA_SET_NAME)
+		if slices.Contains(d.but, name) {
+			continue
+		}
 		elems, err := d.elements(name)
 		if err != nil {
 			return nil, err
@@ -146,7 +176,7 @@ func (d *dump) sets() ([]string, error) {
 
 func (d *dump) elements(set string) ([]string, error) {
 	lists, err := d.get(unix.NFT_MSG_GETSETELEM, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, d.name)
 		ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
 	})
 	if err != nil {
@@ -169,13 +199,13 @@ func (d *dump) elements(set string) ([]string, error) {
 }
 
 func (d *dump) chains() ([]string, error) {
-	rules, err := d.get(unix.NFT_MSG_GETRULE, func(ae *netlink.AttributeEncoder) { ae.String(unix.NFTA_RULE_TABLE, TableName) })
+	rules, err := d.get(unix.NFT_MSG_GETRULE, func(ae *netlink.AttributeEncoder) { ae.String(unix.NFTA_RULE_TABLE, d.name) })
 	if err != nil {
 		return nil, err
 	}
 	of := map[string][]string{}
 	for _, r := range rules {
-		if r.str(unix.NFTA_RULE_TABLE) == TableName {
+		if r.str(unix.NFTA_RULE_TABLE) == d.name {
 			name := r.str(unix.NFTA_RULE_CHAIN)
 			of[name] = append(of[name], expressions(r[unix.NFTA_RULE_EXPRESSIONS])+fmt.Sprintf(" %q", r[unix.NFTA_RULE_USERDATA]))
 		}
@@ -186,7 +216,7 @@ func (d *dump) chains() ([]string, error) {
 	}
 	var out []string
 	for _, c := range all {
-		if c.str(unix.NFTA_CHAIN_TABLE) != TableName {
+		if c.str(unix.NFTA_CHAIN_TABLE) != d.name {
 			continue
 		}
 		name := c.str(unix.NFTA_CHAIN_NAME)

@@ -255,7 +255,7 @@ func dnatMap(v6 bool) *nftables.Set {
 		name = "dnat6"
 	}
 	return &nftables.Set{
-		Table: &nftables.Table{Name: "foreign", Family: nftables.TableFamilyINet}, Name: name, IsMap: true, Concatenation: true,
+		Table: &nftables.Table{Name: foreignTable, Family: nftables.TableFamilyINet}, Name: name, IsMap: true, Concatenation: true,
 	}
 }
 

@@ -17,8 +17,7 @@ import (
 	"github.com/tortie/tortie/internal/netns/netnstest"
 )
 
-// kernelHarness runs the nftables driver in a world of its own, with real packets. It implements drivertest.Harness and
-// everything that a harness may.
+// kernelHarness runs the nftables driver in a world of its own, with real packets.
 type kernelHarness struct {
 	*world
 	wire     *wire
@@ -28,20 +27,12 @@ type kernelHarness struct {
 	driver   *Driver
 	written  int // by earlier drivers
 
-	asked   time.Duration // grows by an hour with each look at the clock
-	failIn  int           // the write that fails, counted down; 0 = none
-	failed  map[string]bool
-	refused drivers.ObjectRef
+	asked  time.Duration    // grows by an hour with each look at the clock
+	fault  drivertest.Fault // Write is counted down
+	failed map[string]bool
 }
 
-var (
-	_ drivertest.Harness      = (*kernelHarness)(nil)
-	_ drivertest.Dumper       = (*kernelHarness)(nil)
-	_ drivertest.WriteCounter = (*kernelHarness)(nil)
-	_ drivertest.Tamperer     = (*kernelHarness)(nil)
-	_ drivertest.Failer       = (*kernelHarness)(nil)
-	_ drivertest.Refuser      = (*kernelHarness)(nil)
-)
+var _ drivertest.Harness = (*kernelHarness)(nil)
 
 // newKernelHarness builds the topology; it goes with the test.
 func newKernelHarness(t testing.TB) *kernelHarness {
@@ -129,8 +120,8 @@ func (h *kernelHarness) clear() error {
 	return nil
 }
 
-// Probe sends packets.
-func (h *kernelHarness) Probe(ctx context.Context, ps []drivertest.Probe) ([]drivertest.Result, error) {
+// Verdict sends packets.
+func (h *kernelHarness) Verdict(ctx context.Context, ps []drivertest.Probe) ([]drivertest.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -195,21 +186,18 @@ func (h *kernelHarness) Writes() int {
 	return h.written + h.driver.Writes()
 }
 
-// FailWrite makes the n-th write fail, and each try to write the same again, as it would be if the kernel had no memory
-// for it.
-func (h *kernelHarness) FailWrite(n int) { h.failIn, h.failed = n, map[string]bool{} }
-
-// Refuse makes every write of an object fail.
-func (h *kernelHarness) Refuse(o drivers.ObjectRef) { h.refused = o }
+// Fail makes a write fail and each try to write the same again, as it would be if the kernel had no memory for it, or every
+// write of an object.
+func (h *kernelHarness) Fail(f drivertest.Fault) { h.fault, h.failed = f, map[string]bool{} }
 
 // refuse is what the driver asks before each write.
 func (h *kernelHarness) refuse(o drivers.ObjectRef, what string) error {
-	if o == h.refused && o != (drivers.ObjectRef{}) {
+	if o == h.fault.Refuse && o != (drivers.ObjectRef{}) {
 		return fmt.Errorf("refused by the harness: %w", unix.EINVAL)
 	}
 	key := o.String() + " " + what
-	if h.failIn > 0 {
-		if h.failIn--; h.failIn == 0 {
+	if h.fault.Write > 0 {
+		if h.fault.Write--; h.fault.Write == 0 {
 			h.failed[key] = true
 		}
 	}

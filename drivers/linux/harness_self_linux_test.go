@@ -192,7 +192,7 @@ table arp stop {
 				}
 			}()
 			begin := time.Now()
-			rs, err := h.Probe(t.Context(), ps)
+			rs, err := h.Verdict(t.Context(), ps)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -223,8 +223,8 @@ func TestHarnessDumpsAndTampers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if empty, err := h.Dump(t.Context()); err != nil || empty != "" {
-		t.Errorf("dump of nothing: %q, %v", empty, err)
+	if empty, err := h.Dump(t.Context()); err != nil || empty.Ours != "" || empty.Foreign == "" {
+		t.Errorf("dump of nothing: %+v, %v", empty, err)
 	}
 	cases, err := drivertest.Cases()
 	if err != nil {
@@ -249,7 +249,7 @@ func TestHarnessDumpsAndTampers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return text
+		return text.Ours
 	}
 	want, ways := dumped(), map[string]bool{}
 	for n := range uint64(60) {
@@ -258,7 +258,7 @@ func TestHarnessDumpsAndTampers(t *testing.T) {
 			t.Fatalf("damage %d: %q, %v", n, what, err)
 		}
 		ways[strings.Fields(what)[0]] = true
-		if got, err := h.Dump(t.Context()); err != nil || got == want {
+		if got, err := h.Dump(t.Context()); err != nil || got.Ours == want {
 			t.Errorf("%s: the dump does not show it (%v)", what, err)
 		}
 		if d := cmp.Diff(want, dumped()); d != "" {

@@ -93,7 +93,7 @@ func (h *kernelHarness) deleteRule(n uint64) (string, error) {
 
 // handles are those of a chain's rules. The library cannot read every rule of ours.
 func (h *kernelHarness) handles(c *nftables.Chain) ([]uint64, error) {
-	d := &dump{flows: h.flows, family: uint8(c.Table.Family)}
+	d := &dump{flows: h.flows, family: uint8(c.Table.Family), name: TableName}
 	rules, err := d.get(unix.NFT_MSG_GETRULE, func(ae *netlink.AttributeEncoder) { ae.String(unix.NFTA_RULE_TABLE, TableName) })
 	var out []uint64
 	for _, r := range rules {

@@ -42,10 +42,15 @@ type siteLink struct {
 
 const fenceType = 0x88b5 // for experiments
 
+const foreignTable = "foreign"
+
+// foreignMaps change with the probes.
+var foreignMaps = []string{"dnat4", "dnat6"}
+
 // foreignRules are what other programs have on a node: one that keeps some packets out of tracking, and one that
 // translates service addresses. They also keep connection tracking on while the driver has no rules.
 const foreignRules = `
-table inet foreign {
+table inet ` + foreignTable + ` {
 	map dnat4 { type inet_proto . ipv4_addr . inet_service . ipv4_addr . inet_service : ipv4_addr . inet_service; }
 	map dnat6 { type inet_proto . ipv6_addr . inet_service . ipv6_addr . inet_service : ipv6_addr . inet_service; }
 	chain untracked-in { type filter hook prerouting priority -350; ip dscp 45 notrack; ip6 dscp 45 notrack; }
@@ -60,6 +65,9 @@ table inet foreign {
 		meta l4proto { 6, 17 } dnat ip to meta l4proto . ip saddr . th sport . ip daddr . th dport map @dnat4
 		meta l4proto { 6, 17 } dnat ip6 to meta l4proto . ip6 saddr . th sport . ip6 daddr . th dport map @dnat6
 	}
+}
+table arp ` + foreignTable + ` {
+	chain watch { type filter hook input priority 10; }
 }
 `
 
