@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,26 +19,26 @@ const (
 	DefaultListen = "unix:///run/tortie/store.sock"
 
 	minQuota = 4 << 20
+
+	minCertLife = 2 * time.Second
 )
 
 // Config says how to run a store.
 type Config struct {
 	Dir string // the data; made with mode 0700
-	// Listen holds unix:///path/to.sock or https://address:port. A network listener needs TLS in full.
+	// Listen holds unix:///path/to.sock or https://address:port. A store is always on a Unix socket, too: DefaultListen if
+	// none is named.
 	Listen []string
-	TLS    TLS
+	// Advertise is where other hosts find the store, as name, address or either with a port; none = where it listens.
+	Advertise []string
+	// CertLife is how long the certificates of those who join are valid.
+	CertLife time.Duration
 	// QuotaBytes is the size that the data may have. A full store takes deletes only, until it has been healed.
 	QuotaBytes int64
 	// Compaction is how long old revisions are kept for watches that resume.
 	Compaction time.Duration
 	Log        *slog.Logger
 	Ready      func() // called once, when clients are served; may be nil
-}
-
-// TLS names the files of network listeners. They are read again for each connection, so that they can be replaced.
-type TLS struct {
-	CertFile, KeyFile string
-	ClientCAFile      string // clients must show a certificate of this authority
 }
 
 // Default returns the configuration of a store on one machine.
@@ -46,6 +48,7 @@ func Default() Config {
 		Listen:     []string{DefaultListen},
 		QuotaBytes: 2 << 30,
 		Compaction: 5 * time.Minute,
+		CertLife:   90 * 24 * time.Hour,
 		Log:        slog.Default(),
 	}
 }
@@ -56,14 +59,17 @@ func (c Config) withDefaults() Config {
 	if c.Dir == "" {
 		c.Dir = d.Dir
 	}
-	if len(c.Listen) == 0 {
-		c.Listen = d.Listen
+	if !slices.ContainsFunc(c.Listen, func(l string) bool { return strings.HasPrefix(l, "unix:") }) {
+		c.Listen = append(slices.Clone(d.Listen), c.Listen...)
 	}
 	if c.QuotaBytes == 0 {
 		c.QuotaBytes = d.QuotaBytes
 	}
 	if c.Compaction == 0 {
 		c.Compaction = d.Compaction
+	}
+	if c.CertLife == 0 {
+		c.CertLife = d.CertLife
 	}
 	if c.Log == nil {
 		c.Log = d.Log
@@ -79,9 +85,17 @@ func (c Config) Validate() error {
 	c = c.withDefaults()
 	var errs []error
 	for _, l := range c.Listen {
-		if _, err := parseListen(l, c.TLS); err != nil {
+		if _, err := parseListen(l); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	for _, a := range c.Advertise {
+		if _, err := parseAdvertise(a, c.Listen); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if c.CertLife < minCertLife {
+		errs = append(errs, fmt.Errorf("life of certificates %v: at least %v", c.CertLife, minCertLife))
 	}
 	if c.QuotaBytes < minQuota {
 		errs = append(errs, fmt.Errorf("quota %d: at least %d bytes", c.QuotaBytes, minQuota))
@@ -98,7 +112,7 @@ type address struct {
 	host string // address:port, always with mutual TLS
 }
 
-func parseListen(s string, t TLS) (address, error) {
+func parseListen(s string) (address, error) {
 	u, err := url.Parse(s)
 	if err != nil {
 		return address{}, fmt.Errorf("listen %q: %w", s, err)
@@ -110,10 +124,6 @@ func parseListen(s string, t TLS) (address, error) {
 		}
 		return address{path: u.Path}, nil
 	case "https":
-		if t.CertFile == "" || t.KeyFile == "" || t.ClientCAFile == "" {
-			return address{}, fmt.Errorf("listen %q: the store speaks only mutual TLS on the network: "+
-				"certificate, key and the authority of the clients are needed", s)
-		}
 		host, _, err := net.SplitHostPort(u.Host)
 		if err != nil {
 			return address{}, fmt.Errorf("listen %q: want https://address:port: %w", s, err)

@@ -47,6 +47,7 @@ func etcdConfig(cfg Config) *embed.Config {
 	c.InitialClusterToken = rand.Text()
 	c.TickMs, c.ElectionMs = tickMs, electionMs
 	c.EnableGRPCGateway = false
+	c.ClientTLSInfo.ClientCertAuth = true // who calls is the common name of a certificate
 	c.SnapshotCount = snapshotCount
 	c.SnapshotCatchUpEntries = snapshotCatchUp
 	c.MaxWalFiles = 2

@@ -1,8 +1,6 @@
 package store
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -17,29 +15,25 @@ var ErrInUse = errors.New("somebody listens there already")
 // maxPath is what clients can connect to: Linux has 108 bytes for a path and its end.
 const maxPath = 107
 
-// listener is an open listener; tls is nil on a Unix socket.
+// listener is an open listener: a Unix socket, for root on this host, or the network, for members.
 type listener struct {
 	net.Listener
-	tls *tls.Config
+	local bool
 }
 
-func listen(a address, t TLS) (*listener, error) {
+func listen(a address) (*listener, error) {
 	if a.path != "" {
 		l, err := listenUnix(a.path)
 		if err != nil {
 			return nil, fmt.Errorf("listening on %s: %w", a.path, err)
 		}
-		return &listener{Listener: l}, nil
-	}
-	cfg, err := t.serverConfig()
-	if err != nil {
-		return nil, fmt.Errorf("listening on %s: %w", a.host, err)
+		return &listener{Listener: l, local: true}, nil
 	}
 	l, err := net.Listen("tcp", a.host)
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
-	return &listener{Listener: l, tls: cfg}, nil
+	return &listener{Listener: l}, nil
 }
 
 // free says whether path can be listened on: nothing there, or a socket that nobody serves any more.
@@ -118,40 +112,4 @@ func (l *unixListener) Close() error {
 		os.Remove(l.path)
 	}
 	return l.UnixListener.Close()
-}
-
-// serverConfig reads the files once, to fail early, and then for each connection.
-func (t TLS) serverConfig() (*tls.Config, error) {
-	if _, err := t.load(); err != nil {
-		return nil, err
-	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"h2"},
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			return t.load()
-		},
-	}, nil
-}
-
-func (t TLS) load() (*tls.Config, error) {
-	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading the certificate: %w", err)
-	}
-	pem, err := os.ReadFile(t.ClientCAFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading the authority of the clients: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: no certificate in it", t.ClientCAFile)
-	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"h2"},
-		Certificates: []tls.Certificate{cert},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    pool,
-	}, nil
 }

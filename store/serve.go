@@ -19,6 +19,8 @@ const (
 	// Clients ping idle connections every 10 s, so that a peer that is gone is noticed.
 	keepaliveMin = 5 * time.Second
 	stopTimeout  = 2 * time.Second
+
+	handshakeTimeout = 15 * time.Second
 )
 
 // Run runs a store until ctx ends; then it stops in order and returns nil. An error says why it could not start, or
@@ -46,7 +48,14 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("store: %w", err)
 	}
 	defer e.Close()
-	if err := serve(ctx, cfg, e, ls); err != nil {
+	n, err := openNetwork(ctx, e.Server, cfg)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("store: %w", err)
+	}
+	if err := serve(ctx, cfg, e, n, ls); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	cfg.Log.Info("store stopped")
@@ -57,10 +66,10 @@ func Run(ctx context.Context, cfg Config) error {
 func listenAll(cfg Config) ([]*listener, error) {
 	var ls []*listener
 	for _, s := range cfg.Listen {
-		a, err := parseListen(s, cfg.TLS)
+		a, err := parseListen(s)
 		if err == nil {
 			var l *listener
-			if l, err = listen(a, cfg.TLS); err == nil {
+			if l, err = listen(a); err == nil {
 				ls = append(ls, l)
 				continue
 			}
@@ -78,15 +87,13 @@ func closeAll(ls []*listener) {
 }
 
 // serve serves clients until ctx ends or something breaks.
-func serve(ctx context.Context, cfg Config, e *embed.Etcd, ls []*listener) error {
+func serve(ctx context.Context, cfg Config, e *embed.Etcd, n *network, ls []*listener) error {
 	g, ctx := errgroup.WithContext(ctx)
 	k := newKeeper(e.Server, cfg.QuotaBytes, cfg.Log)
+	joiner := newJoiner(ctx, n)
+	defer joiner.wait()
 	for _, l := range ls {
-		srv := v3rpc.Server(e.Server, l.tls, k.intercept,
-			grpc.ChainStreamInterceptor(endWith(ctx)),
-			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin}),
-			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		)
+		srv := newServer(ctx, e, n, k, joiner, l.local)
 		g.Go(func() error {
 			if err := srv.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {
 				return fmt.Errorf("serving %s: %w", l.Addr(), err)
@@ -116,6 +123,24 @@ func serve(ctx context.Context, cfg Config, e *embed.Etcd, ls []*listener) error
 	cfg.Log.Info("store ready", "dir", cfg.Dir, "listen", cfg.Listen, "revision", e.Server.KV().Rev())
 	cfg.Ready()
 	return g.Wait()
+}
+
+// newServer makes the gRPC server of a listener: etcd's own, and beside it what root on this host may ask for, or before
+// it what keeps members to their own.
+func newServer(ctx context.Context, e *embed.Etcd, n *network, k *keeper, j *joiner, local bool) *grpc.Server {
+	opts := []grpc.ServerOption{
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+	}
+	if local {
+		srv := v3rpc.Server(e.Server, nil, k.intercept, append(opts, grpc.Creds(localCreds{}), grpc.ChainStreamInterceptor(endWith(ctx)))...)
+		adminServer{n}.register(srv)
+		return srv
+	}
+	g := &guard{kv: e.Server.KV(), now: n.now}
+	return v3rpc.Server(e.Server, nil, k.intercept, append(opts, grpc.Creds(newMemberCreds(n, j.take)),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.ChainUnaryInterceptor(g.intercept), grpc.ChainStreamInterceptor(g.interceptStream, endWith(ctx)))...)
 }
 
 // stop lets requests end that are under way. Streams have been ended by endWith.

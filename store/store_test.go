@@ -130,7 +130,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	info, err := Status(ctx, socketOf(cfg))
-	if err != nil || info.Revision != 2 || info.Quota != 2<<30 || info.Size == 0 || info.InUse == 0 || info.Full || info.Version == "" {
+	if err != nil || info.Revision != 3 || info.Quota != 2<<30 || info.Size == 0 || info.InUse == 0 || info.Full || info.Version == "" {
 		t.Errorf("status %+v, %v", info, err)
 	}
 	members, err := c.MemberList(ctx)
@@ -221,7 +221,6 @@ func TestSocketPath(t *testing.T) {
 }
 
 func TestConfigValidate(t *testing.T) {
-	tls := TLS{CertFile: "c", KeyFile: "k", ClientCAFile: "a"}
 	for _, c := range []struct {
 		name string
 		cfg  Config
@@ -229,13 +228,14 @@ func TestConfigValidate(t *testing.T) {
 	}{
 		{"default", Default(), ""},
 		{"empty", Config{}, ""},
-		{"network", Config{Listen: []string{"https://192.0.2.1:2379", "unix:///run/s"}, TLS: tls}, ""},
-		{"network, IPv6", Config{Listen: []string{"https://[2001:db8::1]:2379"}, TLS: tls}, ""},
+		{"network", Config{Listen: []string{"https://192.0.2.1:2379", "unix:///run/s"}}, ""},
+		{"network, IPv6", Config{Listen: []string{"https://[2001:db8::1]:2379"}}, ""},
+		{"network, advertised", Config{Listen: []string{"https://0.0.0.0:2379"}, Advertise: []string{"store.example.org", "192.0.2.1:1"}}, ""},
+		{"advertised without network", Config{Advertise: []string{"192.0.2.1"}}, "does not listen on the network"},
+		{"life of certificates", Config{CertLife: time.Second}, "at least"},
 		{"network in clear", Config{Listen: []string{"http://127.0.0.1:2379"}}, "mutual TLS"},
-		{"network without certificates", Config{Listen: []string{"https://127.0.0.1:2379"}}, "mutual TLS"},
-		{"network without client authority", Config{Listen: []string{"https://127.0.0.1:2379"}, TLS: TLS{CertFile: "c", KeyFile: "k"}}, "mutual TLS"},
-		{"a name", Config{Listen: []string{"https://host:2379"}, TLS: tls}, "not an address"},
-		{"no port", Config{Listen: []string{"https://192.0.2.1"}, TLS: tls}, "address:port"},
+		{"a name", Config{Listen: []string{"https://host:2379"}}, "not an address"},
+		{"no port", Config{Listen: []string{"https://192.0.2.1"}}, "address:port"},
 		{"relative socket", Config{Listen: []string{"unix://run/s"}}, "absolute path"},
 		{"something else", Config{Listen: []string{"tcp://1.2.3.4:5"}}, "want unix:///"},
 		{"quota", Config{QuotaBytes: 1000}, "quota"},

@@ -124,6 +124,7 @@ func runAgent(ctx context.Context, cfg config.Config) error {
 	level := &slog.LevelVar{}
 	level.Set(cfg.LogLevel)
 	log := newLog(cfg, level)
+	defer keepCertificate(ctx, cfg.Store, log)()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return agent.Run(ctx, agent.Deps{

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"text/tabwriter"
@@ -26,12 +27,17 @@ func storeCommands() []*cobra.Command {
 not take it along.
 
 On one machine it needs no configuration: it listens on a Unix socket that only root may use. If the store is away,
-traffic and policy go on as they are; only changes wait.`,
-		Example: "  tortie store\n  tortie store status",
-		Args:    cobra.NoArgs,
+traffic and policy go on as they are; only changes wait.
+
+With --listen https://ADDRESS:PORT other hosts can use it, too: those that have joined by a token (tortie store token,
+tortie join), with certificates that the store has issued, each of them for what is its own.`,
+		Example: `  tortie store
+  tortie store --listen https://0.0.0.0:2379 --advertise store.example.org
+  tortie store status`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.QuotaBytes = quota << 20
-			cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+			cfg.Log = newStoreLog(os.Stderr)
 			cfg.Ready = func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }
 			if err := cfg.Validate(); err != nil {
 				return usage(err)
@@ -41,15 +47,16 @@ traffic and policy go on as they are; only changes wait.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&cfg.Dir, "dir", cfg.Dir, "folder of the data")
-	f.StringArrayVar(&cfg.Listen, "listen", cfg.Listen, "where to listen: unix:///path, or https://address:port with mutual TLS (may be given several times)")
-	f.StringVar(&cfg.TLS.CertFile, "tls-cert", "", "certificate of https listeners")
-	f.StringVar(&cfg.TLS.KeyFile, "tls-key", "", "key of https listeners")
-	f.StringVar(&cfg.TLS.ClientCAFile, "tls-client-ca", "", "authority whose certificates clients must show")
+	f.StringArrayVar(&cfg.Listen, "listen", cfg.Listen, "where to listen: unix:///path, or https://address:port for hosts that join (may be given several times)")
+	f.StringArrayVar(&cfg.Advertise, "advertise", nil, "where other hosts find the store: name, address or either with a port (may be given several times; default where it listens)")
+	f.DurationVar(&cfg.CertLife, "certificate-life", cfg.CertLife, "how long certificates of hosts that join are valid; agents renew theirs in time")
 	f.Int64Var(&quota, "quota-mib", quota, "size that the data may have, in MiB")
 	f.DurationVar(&cfg.Compaction, "compaction", cfg.Compaction, "how long old revisions are kept")
-	cmd.AddCommand(storeStatusCommand())
+	cmd.AddCommand(storeStatusCommand(), tokenCommand(), membersCommand(), expelCommand(), snapshotCommand())
 	return []*cobra.Command{cmd}
 }
+
+func newStoreLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
 func storeStatusCommand() *cobra.Command {
 	return &cobra.Command{
@@ -57,11 +64,7 @@ func storeStatusCommand() *cobra.Command {
 		Short: "Show the store's size, quota and revision",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			endpoint, err := cmd.Flags().GetStringSlice("store")
-			if err != nil {
-				return err
-			}
-			info, err := store.Status(cmd.Context(), endpoint[0])
+			info, err := store.Status(cmd.Context(), localStore(cmd))
 			if err != nil {
 				return err
 			}

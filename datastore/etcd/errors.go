@@ -41,7 +41,8 @@ func translate(ctx context.Context, err error) error {
 	}
 	// The server's complaint about our certificate comes as a broken connection.
 	if strings.Contains(text, alert) {
-		return fmt.Errorf("%w: %s", datastore.ErrForbidden, text)
+		return fmt.Errorf("%w: %s (it does not accept this host's certificate: expired, replaced, or the host was expelled; "+
+			"join again with a new token: tortie store token, tortie join)", datastore.ErrForbidden, text)
 	}
 	return fmt.Errorf("%w: %s", datastore.ErrUnavailable, text)
 }

@@ -49,8 +49,19 @@ func newServer(t testing.TB) *server {
 
 // plainEtcd runs etcd as others do, with cheap password hashes: at their usual cost, on a busy machine and with the race
 // detector, a token takes seconds.
-func plainEtcd(ctx context.Context, cfg store.Config) error {
+func plainEtcd(ctx context.Context, cfg store.Config) error { return runEtcd(ctx, cfg, nil) }
+
+// secureEtcd is one that asks its clients for certificates of a.
+func secureEtcd(a *authority) func(context.Context, store.Config) error {
+	return func(ctx context.Context, cfg store.Config) error { return runEtcd(ctx, cfg, a) }
+}
+
+func runEtcd(ctx context.Context, cfg store.Config, a *authority) error {
 	c := embed.NewConfig()
+	if a != nil {
+		c.ClientTLSInfo.CertFile, c.ClientTLSInfo.KeyFile = a.path("server.crt"), a.path("server.key")
+		c.ClientTLSInfo.TrustedCAFile, c.ClientTLSInfo.ClientCertAuth = a.path("ca.crt"), true
+	}
 	c.Dir = cfg.Dir
 	c.BcryptCost = 4
 	c.TickMs, c.ElectionMs = 25, 250

@@ -17,7 +17,6 @@ import (
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore"
-	"github.com/tortie/tortie/store"
 )
 
 // authority signs certificates.
@@ -104,8 +103,7 @@ func TestTLS(t *testing.T) {
 	theirs.client()
 	srv := newServer(t)
 	endpoint := "https://" + freePort(t)
-	srv.cfg.Listen = []string{srv.endpoint(), endpoint}
-	srv.cfg.TLS = store.TLS{CertFile: ours.path("server.crt"), KeyFile: ours.path("server.key"), ClientCAFile: ours.path("ca.crt")}
+	srv.cfg.Listen, srv.run = []string{endpoint}, secureEtcd(ours)
 	srv.start()
 	key := api.KeyOf(set("a"))
 
@@ -133,7 +131,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestTLSRotation: server and client take up new files without a restart.
+// TestTLSRotation: a client takes up new files without a restart.
 func TestTLSRotation(t *testing.T) {
 	t.Parallel()
 	old := newAuthority(t)
@@ -141,8 +139,7 @@ func TestTLSRotation(t *testing.T) {
 	old.client()
 	srv := newServer(t)
 	addr := freePort(t)
-	srv.cfg.Listen = []string{"https://" + addr}
-	srv.cfg.TLS = store.TLS{CertFile: old.path("server.crt"), KeyFile: old.path("server.key"), ClientCAFile: old.path("ca.crt")}
+	srv.cfg.Listen, srv.run = []string{"https://" + addr}, secureEtcd(old)
 	srv.start()
 	cfg := Config{Endpoints: []string{"https://" + addr}, CAFile: old.path("ca.crt"), CertFile: old.path("client.crt"), KeyFile: old.path("client.key")}
 	client := open(t, cfg)
@@ -153,11 +150,10 @@ func TestTLSRotation(t *testing.T) {
 	fresh.cert, fresh.key = fresh.sign("ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
 	fresh.server()
 	fresh.client()
-	second := open(t, cfg)
-	mustCreate(t, second, "b")
-	// The first client's connection goes on; its next one has the new files.
-	mustCreate(t, client, "c")
+	// The connection goes on; the next one has the new files.
+	mustCreate(t, client, "b")
 	srv.stop()
 	srv.start()
-	mustCreate(t, client, "d")
+	mustCreate(t, client, "c")
+	mustCreate(t, open(t, cfg), "d")
 }

@@ -32,7 +32,8 @@ type rule struct {
 var rules = []rule{
 	{dir: "api", only: []string{"api", "internal"}, std: true, extern: []string{"k8s.io/apimachinery", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "go.yaml.in/yaml/v3"}},
 	{dir: "datastore", only: []string{"api", "datastore", "internal"}},
-	{dir: "store", only: []string{"internal", "store"}},
+	{dir: "store", only: []string{"api", "internal", "store"}},
+	{dir: "store/join", only: []string{"store/join"}, std: true},
 	{dir: "drivers", exact: true, std: true},
 	{dir: "drivers/drivertest", only: []string{"=drivers", "drivers/drivertest", "internal"}, std: true, extern: []string{"golang.org/x/tools/txtar"}},
 	{dir: "drivers/fake", only: []string{"=drivers", "drivers/fake", "internal"}, std: true},
