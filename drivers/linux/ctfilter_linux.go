@@ -4,9 +4,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tortie/tortie/internal/netns"
 )
 
 // The kernel can look for the flows of an address by itself, and delete them. That takes 1 ms of the usual table's 262,144
@@ -24,33 +25,28 @@ type filters [2]bool
 // filterMax is how many addresses of a family are worth four looks through the table each; a dump does for any number.
 const filterMax = 3
 
-// probeFilters finds out what filters do, in a network namespace that nobody else sees and that goes with its thread.
+// probeFilters finds out what filters do, in a network namespace that nobody else sees.
 func probeFilters() (f filters, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked
-		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			err = fmt.Errorf("making a network namespace to try filters of flows in: %w", err)
-			return
+	ns, err := netns.Anonymous()
+	if err != nil {
+		return f, err
+	}
+	defer ns.Close()
+	s, err := dialIn(ns.FD())
+	if err != nil {
+		return f, err
+	}
+	defer s.close()
+	for i, addrs := range [2][4]string{{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"}, {"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4"}} {
+		var as [4]netip.Addr
+		for n, a := range addrs {
+			as[n] = netip.MustParseAddr(a)
 		}
-		var s *socket
-		if s, err = dial(); err != nil {
-			return
+		if f[i], err = s.tryFilter(as); err != nil {
+			return filters{}, err
 		}
-		defer s.close()
-		for i, addrs := range [2][4]string{{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"}, {"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4"}} {
-			var as [4]netip.Addr
-			for n, a := range addrs {
-				as[n] = netip.MustParseAddr(a)
-			}
-			if f[i], err = s.tryFilter(as); err != nil {
-				return
-			}
-		}
-	}()
-	<-done
-	return f, err
+	}
+	return f, nil
 }
 
 // tryFilter makes a flow of each way in which an address is in one, and one without it, and wants only that one to stay.
