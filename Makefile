@@ -48,6 +48,12 @@ test: ## Every test, with the race detector, on the real kernel (needs root; abo
 	@scripts/deps.sh test
 	$(ROOT) $(GO) test -race -timeout 10m ./...
 
+bench: build ## Measure everything that has a budget, on a quiet machine, into docs/benchmarks.md (ROWS=regexp, SIZE=quick, BENCHTIME=2s)
+	@scripts/deps.sh test
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie-bench ./test/bench/tortie-bench
+	$(ROOT) $(BIN)/tortie-bench run -o $(BIN)/bench.json --rows '$(ROWS)' $(if $(SIZE),--size $(SIZE)) $(if $(BENCHTIME),--benchtime $(BENCHTIME)) \
+		$(if $(ROWS)$(SIZE),,--page docs/benchmarks.md)
+
 fuzz: ## Each fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
@@ -58,4 +64,4 @@ clean: ## Remove what was built, and what an interrupted lab left behind
 	@[ ! -x $(BIN)/tortie-lab ] || $(ROOT) $(BIN)/tortie-lab clean
 	rm -rf $(BIN)
 
-.PHONY: help build demo lab check test fuzz vuln clean
+.PHONY: help build demo lab check test bench fuzz vuln clean

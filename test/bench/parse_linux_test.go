@@ -28,7 +28,7 @@ PASS
 
 func TestCPUName(t *testing.T) {
 	for in, want := range map[string]string{
-		"processor\t: 0\nmodel name\t: AMD EPYC\n":                               "AMD EPYC",
+		"processor\t: 0\nmodel name\t: AMD EPYC\n":                                  "AMD EPYC",
 		"vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t\t: 2\nflags\t: a b\n": "AuthenticAMD family 26 model 2",
 	} {
 		if got := cpuName(in); got != want {
