@@ -14,7 +14,7 @@ build) ;;
 run) need ip iproute2; need nft nftables; need ping iputils-ping ;;
 test) need ip iproute2; need nft nftables; need gcc gcc; [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
 	need iptables iptables; [ -e /usr/lib/cni/host-local ] || missing+=(containernetworking-plugins)
-	need containerd containerd; need runc runc ;;
+	need containerd containerd; need runc runc; need curl curl; need python3 python3-minimal; need ping iputils-ping ;;
 *) echo "usage: scripts/deps.sh build|run|test" >&2; exit 2 ;;
 esac
 
