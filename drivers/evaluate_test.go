@@ -3,6 +3,8 @@ package drivers
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -151,10 +153,19 @@ type evalCase struct {
 
 func runCases(t *testing.T, cases []evalCase) {
 	t.Helper()
+	var all []string // cases may come out of a map
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			s := testNode(c.node...)
 			got := Evaluate(s, c.packet)
+			var traces strings.Builder
+			fmt.Fprintf(&traces, "%s: %s\n", c.name, c.packet)
+			for _, step := range got.Steps {
+				fmt.Fprintf(&traces, "\t%s [in=%t index=%d]\n", step, step.In, step.Index)
+				checkRuleID(t, s, step)
+			}
+			fmt.Fprintf(&traces, "\t%s, not tracked: %t\n", got.Verdict, got.NoTrack)
+			all = append(all, traces.String())
 			var last Step
 			if n := len(got.Steps); n > 0 {
 				last = got.Steps[n-1]
@@ -170,6 +181,45 @@ func runCases(t *testing.T, cases []evalCase) {
 				t.Errorf("an Evaluator sees it otherwise (-Evaluate +Evaluator):\n%s", d)
 			}
 		})
+	}
+	slices.Sort(all)
+	golden(t, filepath.Join("traces", t.Name()+".golden"), strings.Join(all, ""))
+}
+
+// checkRuleID sees that a step names the rule that it is about.
+func checkRuleID(t *testing.T, s *State, step Step) {
+	t.Helper()
+	want := RuleID(0)
+	if p := s.Policies[step.Policy]; p != nil && step.Index >= 0 {
+		rules := p.Out
+		if step.In {
+			rules = p.In
+		}
+		want = rules[step.Index].ID
+	}
+	if step.Rule != want {
+		t.Errorf("step %s has rule %v, want %v", step, step.Rule, want)
+	}
+}
+
+// golden compares text with a file of testdata, or writes it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), got); d != "" {
+		t.Errorf("%s (-want +got), -update rewrites it:\n%s", file, d)
 	}
 }
 

@@ -157,3 +157,88 @@ func TestRouteIsTheMostSpecific(t *testing.T) {
 		t.Errorf("a route to no address: %+v", r)
 	}
 }
+
+// TestPathKeepsTheFlow: what a flow says of its packet is in the packets of all hops.
+func TestPathKeepsTheFlow(t *testing.T) {
+	n, m := pathNodes()
+	f := Flow5{Src: netip.MustParseAddr("::ffff:10.0.0.1"), Dst: netip.MustParseAddr("10.0.1.3"), Proto: 1, SrcPort: 3, DstPort: 4,
+		ICMPType: 8, ICMPCode: 9, UplinkA: "eth0", UplinkB: "eth1"}
+	got := Path(n, m, f)
+	if len(got.Hops) != 2 || got.Hops[0].Node != "n" || got.Hops[1].Node != "m" {
+		t.Fatalf("%+v", got)
+	}
+	for _, h := range got.Hops {
+		p := h.Packet
+		p.From, p.To = Place{}, Place{}
+		want := Packet{Src: netip.MustParseAddr("10.0.0.1"), Dst: f.Dst, Proto: 1, SrcPort: 3, DstPort: 4, ICMPType: 8, ICMPCode: 9}
+		if p != want {
+			t.Errorf("on %s: %+v, want %+v", h.Node, p, want)
+		}
+	}
+	m.Node.Name = "n"
+	if got := Path(n, m, f); len(got.Hops) != 1 {
+		t.Errorf("two States of one node: %d hops", len(got.Hops))
+	}
+}
+
+// TestPathIntoABlackhole says why, and in which step.
+func TestPathIntoABlackhole(t *testing.T) {
+	n, _ := pathNodes()
+	flow := Flow5{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.77"), Proto: 6, UplinkA: "eth0"}
+	got := Path(n, nil, flow)
+	want := PathTrace{Hops: []Hop{{
+		Node: "n", Src: flow.Src, Packet: Packet{From: fromA, Src: flow.Src, Dst: flow.Dst, Proto: 6},
+		Trace: Trace{Steps: []Step{{Stage: StageRoute, Index: -1, Outcome: "deny",
+			Reason: "blackhole 10.0.0.0/24: no workload has the address, or the route cannot be made"}}},
+	}}}
+	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	// A workload in a block that is a blackhole otherwise is no part of it.
+	flow.Dst = netip.MustParseAddr("10.0.0.5")
+	n.endpoint("a").Addrs = append(n.endpoint("a").Addrs, flow.Dst)
+	if got := Path(n, nil, flow); got.Hops[0].Packet.To != fromA {
+		t.Errorf("to an address without a route of its own: %+v", got.Hops[0].Packet.To)
+	}
+	// A blackhole to what is not of this node is the other's to say.
+	flow.Src = netip.MustParseAddr(world)
+	n.Routes[netip.MustParsePrefix("192.0.2.0/24")] = &Route{Kind: RouteBlackhole, Dst: netip.MustParsePrefix("192.0.2.0/24")}
+	if got := Path(n, nil, flow); got.Verdict != deny || got.Hops[0].Trace.Steps[0].Stage != StageInterface {
+		t.Errorf("from a blackhole: %+v", got.Hops[0].Trace)
+	}
+}
+
+// TestLocate says where addresses are.
+func TestLocate(t *testing.T) {
+	n, _ := pathNodes()
+	for _, id := range []string{"y", "x", "z"} {
+		n.Endpoints[EndpointID{Sandbox: id}] = &Endpoint{ID: EndpointID{Sandbox: id}, Iface: "tort" + id, Addrs: addrs("10.9.9.9")}
+	}
+	hep := EndpointID{Kind: HostInterface, Sandbox: "h", Interface: "eth7"}
+	n.Endpoints[hep] = &Endpoint{ID: hep, Iface: "eth7", Addrs: addrs("10.9.9.8")}
+	n.Endpoints[EndpointID{Sandbox: "nothing"}] = nil
+	n.Routes[netip.MustParsePrefix("10.8.0.0/16")] = &Route{Dst: netip.MustParsePrefix("10.8.0.0/16"), Kind: RouteLocal, Iface: "torte"}
+	n.Routes[netip.MustParsePrefix("10.7.0.0/16")] = &Route{Dst: netip.MustParsePrefix("10.7.0.0/16"), Kind: RouteBlackhole, Iface: "eth3"}
+	n.Routes[netip.MustParsePrefix("10.6.0.0/16")] = &Route{Dst: netip.MustParsePrefix("10.6.0.0/16"), Kind: RouteRemote, Iface: "vxlan0"}
+	for a, want := range map[string]Place{
+		"172.16.0.1": process, "127.0.0.1": process, "::1": process, "::ffff:172.16.0.1": process, "::ffff:10.0.0.1": fromA,
+		"10.0.0.1": fromA, "fd00::1": fromA, "10.8.1.1": {PlaceWorkload, "torte"}, "10.7.1.1": {Kind: PlaceUnknown},
+		"10.6.1.1": {PlaceHostIface, "vxlan0"}, "10.0.1.9": {PlaceHostIface, "up"}, world: {PlaceHostIface, "up"},
+		"10.9.9.9": {PlaceWorkload, "tortx"}, "10.9.9.8": {PlaceHostIface, "up"},
+	} {
+		for range 8 { // maps have no order
+			if got := n.Locate(netip.MustParseAddr(a), "up"); got != want {
+				t.Fatalf("%s is at %+v, want %+v", a, got, want)
+			}
+		}
+	}
+	if got := n.Locate(netip.Addr{}, "up"); got != (Place{PlaceHostIface, "up"}) {
+		t.Errorf("no address is at %+v", got)
+	}
+	if r := n.Route(netip.MustParseAddr("::ffff:10.6.0.1")); r == nil || r.Iface != "vxlan0" {
+		t.Errorf("route of an address in IPv6 clothes: %+v", r)
+	}
+	if r := n.Route(netip.Addr{}); r != nil {
+		t.Errorf("route of no address: %+v", r)
+	}
+}
