@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// targets are what must be right for a packet's fate to be. Tests that judge them need no kernel, and are the same each
+// time.
+var targets = []*target{
+	{
+		Name: "Evaluate", Dir: "drivers", Files: []string{"evaluate*.go", "path.go"},
+		Tests: []suite{
+			{Dir: "drivers", Run: ".", Skip: "Lower|Encode|Set"},
+			{Dir: "drivers/drivertest", Run: "TestOracle$"},
+			{Dir: "drivers", Run: "Lower"},
+		},
+	},
+	{
+		Name: "Lower", Dir: "drivers", Files: []string{"lower*.go", "features.go"},
+		Tests: []suite{{Dir: "drivers", Run: "Lower|Features|Deny"}, {Dir: "drivers/drivertest", Run: "TestFakeCutDown$"}},
+	},
+	{
+		Name: "the rule renderer of drivers/linux", Dir: "drivers/linux",
+		Files: []string{"compiler.go", "program.go", "match.go", "lists.go", "endpoint.go", "base.go", "plan.go"},
+		Tests: []suite{{Dir: "drivers/linux", Run: "TestRender|TestCompiler|TestUnchanged|TestProgram|TestInterpret|TestPlan"}},
+	},
+}
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	only := flag.String("only", "", "a regular expression: targets whose name it matches")
+	files := flag.String("file", "", "a regular expression: files to mutate; the report is not written")
+	workers := flag.Int("workers", 2, "runs of the tests at the same time")
+	fresh := flag.Bool("fresh", false, "forget the results of earlier runs")
+	list := flag.Bool("list", false, "list the mutants and run nothing")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := mutate(ctx, *only, *files, *workers, *fresh, *list); err != nil {
+		fmt.Fprintln(os.Stderr, "mutate:", err)
+		return 1
+	}
+	return 0
+}
+
+func mutate(ctx context.Context, only, files string, workers int, fresh, list bool) error {
+	pick, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
+	pickFile, err := regexp.Compile(files)
+	if err != nil {
+		return err
+	}
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return err
+	}
+	kept := filepath.Join(root, "bin", "mutate.jsonl")
+	if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
+		return err
+	}
+	if fresh {
+		if err := os.RemoveAll(kept); err != nil {
+			return err
+		}
+	}
+	rs, err := openResults(kept)
+	if err != nil {
+		return err
+	}
+	defer rs.file.Close()
+	say := func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+	parts, order := map[string][]*mutant{}, []string{}
+	for _, t := range targets {
+		ms, err := t.judged(ctx, root, rs, settings{
+			run: pick.MatchString(t.Name) && !list, file: pickFile, workers: workers, say: say,
+		})
+		if err != nil {
+			return err
+		}
+		parts[t.Name], order = ms, append(order, t.Name)
+		if list && pick.MatchString(t.Name) {
+			for _, m := range ms {
+				say("%s:%d: %s %s", m.File, m.Line, m.Func, m.What)
+			}
+		}
+	}
+	if list {
+		return nil
+	}
+	reasons, err := parseReasons(reasonsText)
+	if err != nil {
+		return err
+	}
+	doc, wrong := report(parts, order, rs, reasons)
+	if only == "" && files == "" {
+		if err := os.WriteFile(filepath.Join(root, "docs", "mutation.md"), doc, 0o644); err != nil {
+			return err
+		}
+	}
+	for _, name := range order {
+		scores, left := tally(parts[name], rs)
+		for _, s := range scores {
+			say("%-32s %5d mutants, %5d killed, %5.1f%%", s.file, s.all, s.all-s.survived, percent(s.all, s.survived))
+		}
+		say("%-32s %5d mutants, %5d killed, %5.1f%%", name, len(parts[name]), len(parts[name])-len(left), percent(len(parts[name]), len(left)))
+	}
+	if len(wrong) > 0 && files == "" {
+		return fmt.Errorf("%d things to look at:\n%s", len(wrong), strings.Join(wrong, "\n"))
+	}
+	return nil
+}
+
+// settings say how a target is judged.
+type settings struct {
+	run     bool
+	file    *regexp.Regexp
+	workers int
+	say     func(string, ...any)
+}
+
+// judged builds a target's mutants, runs them if it is asked to, and returns those that compile.
+func (t *target) judged(ctx context.Context, root string, rs *results, o settings) ([]*mutant, error) {
+	dir, err := os.MkdirTemp("", "tortie-mutate-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	b, err := t.build(ctx, root, dir)
+	if err != nil {
+		return nil, err
+	}
+	if !o.run {
+		return b.mutants, nil
+	}
+	all := b.mutants
+	b.mutants = nil
+	for _, m := range all {
+		if o.file.MatchString(m.File) {
+			b.mutants = append(b.mutants, m)
+		}
+	}
+	if err := b.run(ctx, root, rs, o.workers, o.say); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// moduleRoot is the folder of go.mod.
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking for the module's folder: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}

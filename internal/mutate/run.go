@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// result is what became of a mutant.
+type result struct {
+	Name   string
+	Source string // hash of the function, as it is without the mistake
+	Killed string `json:",omitempty"` // by what: the folder of the tests, or "time"; "" = it survived
+}
+
+func hashOf(m *mutant) string {
+	h := sha256.Sum256([]byte(m.source.file.src(m.source.decl)))
+	return hex.EncodeToString(h[:8])
+}
+
+// results are kept in a file, one line each; the last line about a mutant holds.
+type results struct {
+	mu   sync.Mutex
+	file *os.File
+	of   map[string]result
+}
+
+func openResults(path string) (*results, error) {
+	rs := &results{of: map[string]result{}}
+	old, err := os.Open(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err == nil {
+		for sc := bufio.NewScanner(old); sc.Scan(); {
+			var r result
+			if json.Unmarshal(sc.Bytes(), &r) == nil { // a line that was broken off says nothing
+				rs.of[r.Name] = r
+			}
+		}
+		old.Close()
+	}
+	rs.file, err = os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	return rs, err
+}
+
+func (rs *results) put(r result) error {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.of[r.Name] = r
+	b, err := json.Marshal(r)
+	if err == nil {
+		_, err = rs.file.Write(append(b, '\n'))
+	}
+	return err
+}
+
+// killed is the last result if it still holds: the function is as it was and some test noticed the mistake.
+func (rs *results) killed(m *mutant) bool {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	r := rs.of[m.Name()]
+	return r.Killed != "" && r.Source == hashOf(m)
+}
+
+// limits of one run of tests: a mistake may make them run for ever, or eat all memory.
+const (
+	memoryKB = 4 << 20
+	slack    = 5 // times what they take without a mistake
+)
+
+// once runs one suite with a mutant, 0 for none, and says whether it passed.
+func (b *built) once(ctx context.Context, root string, i, mutant int) (bool, error) {
+	cmd := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`ulimit -v %d; exec nice -n 10 "$0" "$@"`, memoryKB),
+		b.binaries[i], "-test.failfast", "-test.run", b.Tests[i].Run, "-test.skip", b.Tests[i].Skip)
+	cmd.Dir = filepath.Join(root, b.Tests[i].Dir)
+	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(mutant), "TORTIE_SEED=1")
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		return false, err
+	}
+	return err == nil, nil
+}
+
+// judge runs the suites with a mutant until one fails.
+func (b *built) judge(ctx context.Context, root string, m *mutant, baseline []time.Duration) (result, error) {
+	r := result{Name: m.Name(), Source: hashOf(m)}
+	for i := range b.Tests {
+		within, cancel := context.WithTimeout(ctx, 10*time.Second+slack*baseline[i])
+		passed, err := b.once(within, root, i, m.ID)
+		late := within.Err() != nil
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return r, ctx.Err()
+		case late:
+			r.Killed = "time"
+		case err != nil:
+			return r, fmt.Errorf("running the tests of %s: %w", b.Tests[i].Dir, err)
+		case !passed:
+			r.Killed = b.Tests[i].Dir
+		}
+		if r.Killed != "" {
+			break
+		}
+	}
+	return r, nil
+}
+
+// run judges every mutant that is not known to be killed.
+func (b *built) run(ctx context.Context, root string, rs *results, workers int, say func(string, ...any)) error {
+	baseline := make([]time.Duration, len(b.Tests))
+	for i, s := range b.Tests {
+		start := time.Now()
+		passed, err := b.once(ctx, root, i, 0)
+		if err != nil || !passed {
+			return fmt.Errorf("the tests of %s fail without any mistake (%w)", s.Dir, err)
+		}
+		baseline[i] = time.Since(start)
+	}
+	var todo []*mutant
+	for _, m := range b.mutants {
+		if !rs.killed(m) {
+			todo = append(todo, m)
+		}
+	}
+	say("%s: %d mutants, %d to run; without a mistake the tests take %v", b.Name, len(b.mutants), len(todo), baseline)
+	next := make(chan *mutant)
+	errs := make(chan error, workers)
+	var done, survived int
+	var mu sync.Mutex
+	for range workers {
+		go func() {
+			for m := range next {
+				r, err := b.judge(ctx, root, m, baseline)
+				if err == nil {
+					err = rs.put(r)
+				}
+				if err != nil {
+					errs <- err
+					return
+				}
+				mu.Lock()
+				if done++; r.Killed == "" {
+					survived++
+				}
+				if done%100 == 0 {
+					say("%s: %d of %d, %d survive", b.Name, done, len(todo), survived)
+				}
+				mu.Unlock()
+			}
+			errs <- nil
+		}()
+	}
+	var failed error
+	finished := 0
+feed:
+	for _, m := range todo {
+		select {
+		case next <- m:
+		case err := <-errs:
+			failed, finished = err, 1
+			break feed
+		}
+	}
+	close(next)
+	for ; finished < workers; finished++ {
+		failed = errors.Join(failed, <-errs)
+	}
+	return failed
+}
