@@ -38,6 +38,7 @@ func (d *Driver) applyRules(ctx context.Context, want *drivers.State, ch *driver
 	}
 	if full {
 		d.have = nil
+		d.unread = map[Key]struct{}{}
 	}
 	err := d.commit(ctx, deltasOf(d.comp, ch))
 	var refused *refusedOps
@@ -66,19 +67,46 @@ func (d *Driver) applyRules(ctx context.Context, want *drivers.State, ch *driver
 	return failed, nil
 }
 
+// readAtOnce is how many elements are read back in one Apply beside a change, if there are so many: a slice of the rolling
+// resync must not make a change wait. The rest is read in Applies to come.
+const readAtOnce = 1 << 13
+
 // refresh reads those sets from the kernel whose members ch does not know, and reports whether it could.
 func (d *Driver) refresh(ch *drivers.Changes) bool {
-	var keys []Key
+	asked := false
+	add := func(k Key) {
+		if have := d.have.Sets[k]; have != nil && have.sameShape(d.comp.prog.Sets[k]) {
+			d.unread[k] = struct{}{}
+		}
+	}
 	for id, sc := range ch.Sets {
-		u := d.comp.sets[id]
-		if u == nil || !sc.Full {
+		if !sc.Full {
 			continue
 		}
-		for k := range u.keys {
-			if have := d.have.Sets[k]; have != nil && have.sameShape(d.comp.prog.Sets[k]) {
+		asked = true
+		if u := d.comp.sets[id]; u != nil {
+			for k := range u.keys {
+				add(k)
+			}
+		}
+		for k := range d.comp.users[id] {
+			add(k)
+		}
+	}
+	if !asked {
+		return true
+	}
+	var keys []Key
+	for left := readAtOnce; left > 0 && len(d.unread) > 0; {
+		for k := range d.unread {
+			delete(d.unread, k)
+			have, want := d.have.Sets[k], d.comp.prog.Sets[k]
+			if have != nil && want != nil && have.sameShape(want) {
 				keys = append(keys, k)
 				d.comp.touched[k] = struct{}{}
+				left -= 1 + have.Content.Len()
 			}
+			break
 		}
 	}
 	if err := d.kernel.readSets(&d.comp.prog, d.have, keys); err != nil {
@@ -124,26 +152,6 @@ func valueOf(s *drivers.State, o drivers.ObjectRef) any {
 		}
 	}
 	return nil
-}
-
-// deltasOf are the exact changes of sets that ch knows.
-func deltasOf(c *compiler, ch *drivers.Changes) map[Key]delta {
-	if ch == nil {
-		return nil
-	}
-	deltas := map[Key]delta{}
-	for id, sc := range ch.Sets {
-		u := c.sets[id]
-		if u == nil || sc.Full {
-			continue
-		}
-		for k := range u.keys {
-			if m, ok := c.prog.Sets[k].Content.(members); ok {
-				deltas[k] = delta{add: m.delta(sc.Added), del: m.delta(sc.Removed)}
-			}
-		}
-	}
-	return deltas
 }
 
 // commit writes what differs from the program, in one transaction. If it is not known what the tables hold they are

@@ -12,9 +12,9 @@ import (
 // on that if it looks different to it now. Everything that is rendered is a unit; units refer to each other by need, and
 // a unit that nobody needs any more goes, with its chains, sets and elements.
 //
-//	level 0  set       a model set, per family and flavour; constant sets of inline lists
-//	      1  policy    a policy's rules of one direction, in one style
-//	      2  group     a run of a long tier's policies
+//	level 0  set       a model set, per family and flavour; what rules look at in one; constant sets of inline lists
+//	      1  policy    a policy's rules of one direction, in one style: as a chain, or taken apart to be merged
+//	      2  group     a run of a long tier's policies, merged where they do the same
 //	      3  tier      a tier that has Pass rules
 //	      4  list      a tier list, or a list of profiles
 //	      5  iface     what an interface's endpoints need: sources, and its entries in the stages' maps
@@ -30,6 +30,11 @@ type compiler struct {
 	dirty    [levels]map[*unit]struct{}
 	policies map[drivers.PolicyID]map[*unit]struct{}
 	sets     map[drivers.SetID]*unit
+	abouts   map[drivers.SetID]*unit
+	users    map[drivers.SetID]map[Key]struct{} // merged sets with the members of a set in them
+	exact    map[Key]map[drivers.SetID]*drivers.SetChange
+	version  int // of the last analysis that differed
+	limits   limits
 	ifaces   map[string]*iface
 	where    map[drivers.EndpointID]string
 	encaps   map[netip.Prefix]drivers.Encap
@@ -63,6 +68,7 @@ type unit struct {
 	level   int
 	build   func(*unit)
 	face    string // what those that need it look at: if it changes they are rendered anew
+	val     any    // what they look at in full, where a face would be long
 	deps    []*unit
 	parents map[*unit]int
 	keys    map[Key]struct{}
@@ -83,6 +89,9 @@ func newCompiler() *compiler {
 		units:    map[string]*unit{},
 		policies: map[drivers.PolicyID]map[*unit]struct{}{},
 		sets:     map[drivers.SetID]*unit{},
+		abouts:   map[drivers.SetID]*unit{},
+		users:    map[drivers.SetID]map[Key]struct{}{},
+		limits:   defaultLimits(),
 		ifaces:   map[string]*iface{},
 		where:    map[drivers.EndpointID]string{},
 		encaps:   map[netip.Prefix]drivers.Encap{},
@@ -111,10 +120,12 @@ func (c *compiler) update(s *drivers.State, ch *drivers.Changes) {
 	if ch == nil {
 		ch = c.everything(s)
 	}
+	pending := c.touched
+	if len(pending) > 0 {
+		pending = maps.Clone(pending)
+	}
 	for id := range ch.Sets {
-		if u := c.sets[id]; u != nil {
-			c.mark(u)
-		}
+		c.markSet(id)
 	}
 	for id := range ch.Policies {
 		for u := range c.policies[id] {
@@ -143,7 +154,16 @@ func (c *compiler) update(s *drivers.State, ch *drivers.Changes) {
 	}
 	c.markPoisoned()
 	c.work()
+	c.members(ch, pending)
 	c.st = nil
+}
+
+func (c *compiler) markSet(id drivers.SetID) {
+	for _, u := range []*unit{c.sets[id], c.abouts[id]} {
+		if u != nil {
+			c.mark(u)
+		}
+	}
 }
 
 // everything names every key of s, and every key that was rendered and is not in s any more.
@@ -151,6 +171,9 @@ func (c *compiler) everything(s *drivers.State) *drivers.Changes {
 	ch := drivers.NewChanges()
 	ch.Node, ch.Masquerade = true, true
 	for id := range c.sets {
+		ch.Sets[id] = &drivers.SetChange{Full: true}
+	}
+	for id := range c.abouts {
 		ch.Sets[id] = &drivers.SetChange{Full: true}
 	}
 	for id := range c.policies {
@@ -324,11 +347,13 @@ func (c *compiler) chain(u *unit, ch *Chain) {
 // set puts a set of u into the program.
 func (c *compiler) set(u *unit, s *SetObject) {
 	u.keys[s.Key] = struct{}{}
+	c.indexMerged(s.Key, c.prog.Sets[s.Key], s)
 	c.prog.Sets[s.Key] = s
 	c.touched[s.Key] = struct{}{}
 }
 
 func (c *compiler) remove(k Key) {
+	c.indexMerged(k, c.prog.Sets[k], nil)
 	delete(c.prog.Chains, k)
 	delete(c.prog.Sets, k)
 	c.touched[k] = struct{}{}
@@ -379,9 +404,7 @@ func (c *compiler) setHold(hold map[drivers.ObjectRef]bool) {
 					c.mark(u)
 				}
 			case drivers.ObjSet:
-				if u := c.sets[o.Set]; u != nil {
-					c.mark(u)
-				}
+				c.markSet(o.Set)
 			case drivers.ObjEndpoint:
 				if i := c.ifaces[c.where[o.Endpoint]]; i != nil {
 					c.mark(i.unit)

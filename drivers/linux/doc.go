@@ -10,6 +10,7 @@
 //	compiler.go  State to Program, change by change; Render does it whole
 //	lists.go     sets, policies, tiers, lists, profiles
 //	match.go     a rule's clauses
+//	merge.go     rules that do the same as elements of one set; mergeunits.go: which rules those are
 //	endpoint.go  what an interface needs
 //	base.go      the base chains, and which step of drivers.Evaluate each one is
 //	plan.go      the writes that lead from what the tables hold to a Program
@@ -28,6 +29,6 @@
 //
 // An established packet meets, in each base chain, at most a handful of rules before it is accepted. A new one is led by
 // verdict maps from its interface to the chain of its tier list. Endpoints with equal lists share that chain, policies
-// are chains that lists jump to, and equal sets are one set; so the program grows with policies, endpoints and distinct
-// lists, and never with their product.
+// are chains that lists jump to, or are merged with their neighbours, and equal sets are one set; so the program grows with
+// policies, endpoints and distinct lists, and never with their product.
 package linux

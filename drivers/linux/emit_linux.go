@@ -137,14 +137,6 @@ func (m *Match) exprs() []any {
 	return es
 }
 
-func netmask(bits, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = ^byte(0xff >> max(0, min(8, bits-8*i)))
-	}
-	return b
-}
-
 func (a *Action) exprs() []any {
 	verdict := func(k expr.VerdictKind) []any { return []any{&expr.Verdict{Kind: k, Chain: a.Chain}} }
 	setMark := func(mask, xor uint32) []any {

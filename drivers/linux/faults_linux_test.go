@@ -164,9 +164,14 @@ func TestKick(t *testing.T) {
 // from time to time. A resync after each step must find nothing to do.
 func TestWalk(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(3) {
+	for seed := range uint64(4) {
 		ns := netnstest.New(t)
-		d := openDriver(t, ns, nil)
+		merge := func(o *Options) {
+			if seed%2 == 1 {
+				o.limits = mergeAll()
+			}
+		}
+		d := openDriver(t, ns, merge)
 		w := newWalker(seed + 100)
 		w.noTunnels = true
 		apply(t, d, w.s, nil)
@@ -186,7 +191,7 @@ func TestWalk(t *testing.T) {
 				continue
 			}
 			fresh := netnstest.New(t)
-			apply(t, openDriver(t, fresh, nil), w.s, nil)
+			apply(t, openDriver(t, fresh, merge), w.s, nil)
 			if diff := cmp.Diff(nftDump(t, fresh), nftDump(t, ns)); diff != "" {
 				t.Fatalf("seed %d, step %d ('-' fresh): %s", seed, i, diff)
 			}

@@ -24,6 +24,7 @@ type kernelHarness struct {
 	flows    *flowTable
 	log      *slog.Logger
 	features drivers.Features // of this kernel, once a driver has found out
+	limits   limits           // of merging
 	driver   *Driver
 	written  int // by earlier drivers
 
@@ -69,7 +70,7 @@ func (h *kernelHarness) Open(ctx context.Context, fresh bool) (drivers.Driver, e
 		}
 	}
 	d, err := Open(ctx, Options{
-		Netns: h.node.Ns().Path(), Options: drivers.Options{Log: h.log, Clock: h.clock}, refuse: h.refuse, features: h.features,
+		Netns: h.node.Ns().Path(), Options: drivers.Options{Log: h.log, Clock: h.clock}, refuse: h.refuse, features: h.features, limits: h.limits,
 	})
 	if err != nil {
 		return nil, err

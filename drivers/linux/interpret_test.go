@@ -440,7 +440,19 @@ func TestProgramAgrees(t *testing.T) {
 		}
 		p := Render(s)
 		agree(t, s, &p, pks)
+		p = renderMerged(s)
+		agree(t, s, &p, pks)
 	}
+}
+
+// mergeAll merges wherever it can be done, in the small States of tests as well.
+func mergeAll() limits { return limits{groupMin: 1, groupCut: 4, policies: 1, rules: 1, members: 8} }
+
+func renderMerged(s *drivers.State) Program {
+	c := newCompiler()
+	c.limits = mergeAll()
+	c.update(s, nil)
+	return c.prog
 }
 
 // TestInterpreterTeeth: the interpreter sees what a kernel would.

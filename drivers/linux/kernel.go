@@ -34,6 +34,7 @@ type op struct {
 	rule  int // index in chain.Rules
 	set   *SetObject
 	elems []Elem
+	blame *drivers.ObjectRef // the object of the State that it is about; nil = the chain's, or the set's
 }
 
 // kernel is where programs go.

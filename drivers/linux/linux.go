@@ -27,6 +27,8 @@ type Options struct {
 	// features is what an earlier probe of this kernel found; the zero value probes. For tests: a probe waits for the
 	// kernel several times.
 	features drivers.Features
+	// limits says what is merged; the zero value is what is worth its while. For tests.
+	limits limits
 }
 
 // Driver programs nftables and routes. Apply and the methods that read or clear the kernel are called by one goroutine;
@@ -49,7 +51,8 @@ type Driver struct {
 	features drivers.Features
 
 	comp       *compiler
-	have       *tables // nil = unknown: read back before the next write
+	have       *tables          // nil = unknown: read back before the next write
+	unread     map[Key]struct{} // sets that are still to be compared with the kernel
 	quarantine map[drivers.ObjectRef]quarantined
 	writes     int
 	prefixes   []string // of the last State's Node: how workload interfaces are called
@@ -79,6 +82,9 @@ func Open(ctx context.Context, o Options) (_ *Driver, err error) {
 		return nil, fmt.Errorf("opening the nftables driver: %w", err)
 	}
 	d := &Driver{opts: o, log: o.Log.With("driver", driverName), comp: newCompiler(), quarantine: map[drivers.ObjectRef]quarantined{}, prefixes: []string{defaultPrefix}}
+	if o.limits != (limits{}) {
+		d.comp.limits = o.limits
+	}
 	defer func() {
 		if err != nil {
 			_ = d.Close()

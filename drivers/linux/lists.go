@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tortie/tortie/drivers"
@@ -163,16 +164,21 @@ func (c *compiler) constNets(u *unit, set *drivers.Set, v6 bool) string {
 // needPolicy is a policy's rules of one direction in one style. Its face is "missing", "staged", or how it may end.
 func (c *compiler) needPolicy(u *unit, id drivers.PolicyID, in bool, st style) *unit {
 	p := c.need(u, "policy "+string(st)+" "+dirName(in)+" "+id.String(), levelPolicy, func(p *unit) { c.buildPolicy(p, id, in, st) })
+	c.indexPolicy(id, p)
+	return p
+}
+
+// indexPolicy lets a unit be found by the policy that it is made from.
+func (c *compiler) indexPolicy(id drivers.PolicyID, u *unit) {
 	if c.policies[id] == nil {
 		c.policies[id] = map[*unit]struct{}{}
 	}
-	c.policies[id][p] = struct{}{}
-	p.gone = func() {
-		if delete(c.policies[id], p); len(c.policies[id]) == 0 {
+	c.policies[id][u] = struct{}{}
+	u.gone = func() {
+		if delete(c.policies[id], u); len(c.policies[id]) == 0 {
 			delete(c.policies, id)
 		}
 	}
-	return p
 }
 
 const (
@@ -198,22 +204,12 @@ func (c *compiler) buildPolicy(u *unit, id drivers.PolicyID, in bool, st style) 
 	ref := drivers.ObjectRef{Kind: drivers.ObjPolicy, Policy: id}
 	ch := &Chain{Key: policyChain(id, in, st), Owner: ref, Comment: shorten(id.String() + " " + dirName(in))}
 	u.face = faceNoPass
-	rules := p.Out
-	if in {
-		rules = p.In
+	rules := rulesOf(p, in)
+	if st != styleProfile && slices.ContainsFunc(rules, func(r drivers.Rule) bool { return r.Action == drivers.Pass }) {
+		u.face = facePass
 	}
 	held := c.hold[ref]
-	m := &matcher{c: c, unit: u, orig: st == styleOrig}
-	for i := range rules {
-		r := &rules[i]
-		resolved := c.resolve(u, r, &held)
-		if r.Action == drivers.Pass && st != styleProfile {
-			u.face = facePass
-		}
-		if !held {
-			ch.Rules = append(ch.Rules, policyRules(m, r, resolved, st)...)
-		}
-	}
+	c.chainRules(u, ch, rules, st, &held)
 	if held {
 		ch.Rules, ch.Owner = []Rule{{Actions: does(ActDrop)}}, nodeRef()
 	}
@@ -324,23 +320,18 @@ func (c *compiler) policyRun(u *unit, ids []drivers.PolicyID, in bool, st style)
 	return r
 }
 
-// Tiers of more than groupMin policies are cut into groups, of their own chains, so that one policy that comes or goes
+// groups cuts the policies of a long tier into groups, of their own chains, so that one policy that comes or goes
 // re-renders one group and not a list of thousands; and lists that differ in little share most. Where to cut depends on
 // the policies at the cut only.
-const (
-	groupMin = 64
-	groupMax = 256
-)
-
-func groups(ids []drivers.PolicyID) [][]drivers.PolicyID {
-	if len(ids) <= groupMin {
+func (l *limits) groups(ids []drivers.PolicyID) [][]drivers.PolicyID {
+	if len(ids) <= l.groupMin {
 		return nil
 	}
 	var out [][]drivers.PolicyID
 	start := 0
 	for i, id := range ids {
 		h := hash64(string(id.Kind), id.Namespace, id.Name)
-		if h[0]&63 == 0 || i-start+1 == groupMax || i == len(ids)-1 {
+		if int(h[0])&(l.groupCut-1) == 0 || i-start+1 == 4*l.groupCut || i == len(ids)-1 {
 			out = append(out, ids[start:i+1])
 			start = i + 1
 		}
@@ -358,15 +349,19 @@ func policyIDs(ids []drivers.PolicyID) string {
 
 // tierRun is policyRun for a whole tier, with groups where it is long.
 func (c *compiler) tierRun(u *unit, ids []drivers.PolicyID, in bool, st style) run {
-	gs := groups(ids)
+	gs := c.limits.groups(ids)
 	if gs == nil {
 		return c.policyRun(u, ids, in, st)
 	}
 	var r run
 	for _, g := range gs {
 		name := "g-" + dirName(in) + "-" + string(st) + "-" + hashName(policyIDs(g))
+		var names []string
 		gu := c.need(u, "group "+name, levelGroup, func(gu *unit) {
-			gr := c.policyRun(gu, g, in, st)
+			for _, id := range g[len(names):] {
+				names = append(names, "analysis "+string(st)+" "+dirName(in)+" "+id.String())
+			}
+			gr := c.groupRun(gu, name, g, names, in, st)
 			c.chain(gu, &Chain{Key: Key{Inet, name}, Rules: gr.rules, Owner: drivers.ObjectRef{Kind: drivers.ObjNode}})
 			gu.face = fmt.Sprint(gr.pass, gr.enforced, gr.missing)
 		})

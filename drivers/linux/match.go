@@ -359,6 +359,15 @@ func prefixMatch(f Field, p netip.Prefix, op Op) Match {
 	return Match{Fields: []Field{f}, Op: op, Lo: string(p.Masked().Addr().AsSlice()), Bits: p.Bits()}
 }
 
+// netmask has the first of 8*n bits set.
+func netmask(bits, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = ^byte(0xff >> max(0, min(8, bits-8*i)))
+	}
+	return b
+}
+
 // lastAddr is the last address of a prefix.
 func lastAddr(p netip.Prefix) netip.Addr {
 	b := p.Masked().Addr().AsSlice()

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -31,6 +32,31 @@ type planner struct {
 
 // delta is what came and went in a set since have.
 type delta struct{ add, del []Elem }
+
+// deltasOf are the exact changes of sets that ch knows.
+func deltasOf(c *compiler, ch *drivers.Changes) map[Key]delta {
+	if ch == nil {
+		return nil
+	}
+	deltas := map[Key]delta{}
+	for id, sc := range ch.Sets {
+		u := c.sets[id]
+		if u == nil || sc.Full {
+			continue
+		}
+		for k := range u.keys {
+			if m, ok := c.prog.Sets[k].Content.(members); ok {
+				deltas[k] = delta{add: m.delta(sc.Added), del: m.delta(sc.Removed)}
+			}
+		}
+	}
+	for k, changes := range c.exact {
+		if m, ok := c.prog.Sets[k].Content.(*merged); ok {
+			deltas[k] = m.delta(changes)
+		}
+	}
+	return deltas
+}
 
 // plan gives the writes for the objects in touched, in an order in which nothing refers to what is not there yet, or not
 // there any more, and in which an interval leaves before one that overlaps it comes.
@@ -88,8 +114,24 @@ func (p *planner) set(k Key) {
 	if len(del) > 0 {
 		*to = append(*to, op{kind: opDelElems, table: k.Table, set: want, elems: del})
 	}
-	if len(add) > 0 {
-		*to = append(*to, op{kind: opAddElems, table: k.Table, set: want, elems: add})
+	for run := range runs(add) {
+		*to = append(*to, op{kind: opAddElems, table: k.Table, set: want, elems: run, blame: run[0].Owner})
+	}
+}
+
+// runs cuts elements into those with one owner, side by side.
+func runs(es []Elem) iter.Seq[[]Elem] {
+	return func(yield func([]Elem) bool) {
+		for len(es) > 0 {
+			n := 1
+			for n < len(es) && es[n].Owner == es[0].Owner {
+				n++
+			}
+			if !yield(es[:n]) {
+				return
+			}
+			es = es[n:]
+		}
 	}
 }
 
@@ -110,7 +152,7 @@ func (p *planner) chain(k Key) {
 		p.rules = append(p.rules, op{kind: opFlushChain, table: k.Table, chain: want})
 	}
 	for i := range want.Rules {
-		p.rules = append(p.rules, op{kind: opAddRule, table: k.Table, chain: want, rule: i})
+		p.rules = append(p.rules, op{kind: opAddRule, table: k.Table, chain: want, rule: i, blame: want.Rules[i].Owner})
 	}
 }
 
@@ -157,9 +199,11 @@ func (o *op) String() string {
 	what := opNames[o.kind] + " " + tableNames[o.table]
 	switch {
 	case o.kind == opAddRule:
-		return fmt.Sprintf("%s %s %d (%s)", what, o.chain.Name, o.rule, o.chain.Owner)
+		return fmt.Sprintf("%s %s %d (%s)", what, o.chain.Name, o.rule, o.owner())
 	case o.chain != nil:
 		return fmt.Sprintf("%s %s (%s)", what, o.chain.Name, o.chain.Owner)
+	case o.blame != nil:
+		return fmt.Sprintf("%s %s (%s)", what, o.set.Name, *o.blame)
 	case o.set != nil:
 		return fmt.Sprintf("%s %s (%s)", what, o.set.Name, o.set.Owner)
 	}
@@ -177,6 +221,8 @@ func (o *op) owner() drivers.ObjectRef {
 	switch {
 	case o.kind == opFlushChain || o.kind == opDelChain || o.kind == opFlushSet || o.kind == opDelSet:
 		return nodeRef()
+	case o.blame != nil:
+		return *o.blame
 	case o.chain != nil:
 		return o.chain.Owner
 	case o.set != nil:

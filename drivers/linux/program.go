@@ -57,6 +57,9 @@ type Rule struct {
 	Matches []Match
 	Actions []Action
 	Comment string // names the rule for people; kept in the kernel's copy
+
+	// Owner is the object of the State that the rule is made from; nil = the chain's. It is no part of the rule's value.
+	Owner *drivers.ObjectRef
 }
 
 // Field is something of a packet that can be loaded and compared.
@@ -204,6 +207,9 @@ type Elem struct {
 	Key, Last string
 	Kind      ActionKind
 	Chain     string // of verdict maps
+
+	// Owner is the object of the State to blame if the kernel does not take the element; nil = the set's.
+	Owner *drivers.ObjectRef
 }
 
 // Content is the elements of a set.

@@ -265,7 +265,10 @@ func TestCompilerFollows(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(6) {
 		w := newWalker(seed)
-		c := newCompiler()
+		c, render := newCompiler(), Render
+		if seed%2 == 1 {
+			c.limits, render = mergeAll(), renderMerged
+		}
 		c.update(w.s, nil)
 		clear(c.touched)
 		before := objects(c.prog)
@@ -273,7 +276,7 @@ func TestCompilerFollows(t *testing.T) {
 			w.step()
 			c.update(w.s, w.ch)
 			now := objects(c.prog)
-			if d := cmp.Diff(objects(Render(w.s)), now); d != "" {
+			if d := cmp.Diff(objects(render(w.s)), now); d != "" {
 				t.Fatalf("seed %d, step %d: %s", seed, i, d)
 			}
 			for k := range c.touched {
