@@ -75,7 +75,6 @@ func inner() int {
 // newLab brings up a lab that the test takes down; logs are shown if the test fails.
 func newLab(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()
-	o.Binary = tortie
 	l, err := lab.New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

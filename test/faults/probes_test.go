@@ -260,6 +260,13 @@ type scene struct {
 
 func newScene(t *testing.T, o lab.Options) *scene {
 	t.Helper()
+	return newSceneOf(t, tortie, o)
+}
+
+// newSceneOf is newScene with another program for tortie.
+func newSceneOf(t *testing.T, program string, o lab.Options) *scene {
+	t.Helper()
+	o.Binary = program
 	s := &scene{Lab: newLab(t, o), attached: map[int]int{}}
 	mustApply(t, s.Lab, network+policy())
 	s.client = s.add(t, 1, "client", "client")
