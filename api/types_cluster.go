@@ -37,6 +37,9 @@ type DSCP string
 // UnmarshalJSON reads a number or a string.
 func (d *DSCP) UnmarshalJSON(b []byte) error {
 	s, _, err := numOrString(b)
+	if n, notNumber := strconv.ParseUint(s, 10, 8); notNumber == nil {
+		s = strconv.FormatUint(n, 10) // "07" is 7
+	}
 	*d = DSCP(s)
 	return err
 }
