@@ -50,6 +50,11 @@ func (w *Workloads) dropNote(id drivers.EndpointID) error {
 
 // settleAll does what notes say, and reports whether some are left.
 func (w *Workloads) settleAll(ctx context.Context) (left bool) {
+	if w.o.NotesDir != "" {
+		if err := agentapi.SweepNotes(w.o.NotesDir); err != nil {
+			w.o.Log.Error("removing unfinished notes", "err", err)
+		}
+	}
 	for id := range w.noted() {
 		if ctx.Err() != nil {
 			return true

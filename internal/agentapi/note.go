@@ -59,7 +59,7 @@ func WriteNote(dir string, n Note) error {
 }
 
 func writeNote(dir, path string, b []byte) error {
-	f, err := os.CreateTemp(dir, "*"+tempSuffix) // of mode 0600
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".*"+tempSuffix) // of mode 0600
 	if err != nil {
 		return err
 	}
@@ -83,16 +83,27 @@ func HasNote(dir, sandbox, iface string) (bool, error) {
 	return err == nil, err
 }
 
-// RemoveNote removes the note about an attachment; a missing one is no error. When it returns nil the note won't come back.
+// RemoveNote removes the note about an attachment, and what a writer of it that was killed has left; a missing one is no
+// error. When it returns nil the note won't come back. A writer that is at it meanwhile meets an error.
 func RemoveNote(dir, sandbox, iface string) error {
-	err := os.Remove(notePath(dir, sandbox, iface))
-	if errors.Is(err, fs.ErrNotExist) {
+	path := notePath(dir, sandbox, iface)
+	left, err := filepath.Glob(path + ".*" + tempSuffix)
+	if err != nil {
+		return fmt.Errorf("looking for notes: %w", err)
+	}
+	removed := false
+	for _, f := range append(left, path) {
+		switch err := os.Remove(f); {
+		case err == nil:
+			removed = true
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("removing a note: %w", err)
+		}
+	}
+	if !removed {
 		return nil
 	}
-	if err == nil {
-		err = syncDir(dir)
-	}
-	if err != nil {
+	if err := syncDir(dir); err != nil {
 		return fmt.Errorf("removing a note: %w", err)
 	}
 	return nil

@@ -80,8 +80,11 @@ func newContainer(t testing.TB) *container {
 func (c *container) path() string { return c.ns.Path() }
 
 // onNode runs a command in the network namespace of the node.
-func onNode(cmd *exec.Cmd) error {
-	ns, err := netns.OpenNamed(shared.node.Netns())
+func onNode(cmd *exec.Cmd) error { return shared.start(cmd) }
+
+// start starts a program on the node.
+func (s *sharedBed) start(cmd *exec.Cmd) error {
+	ns, err := netns.OpenNamed(s.node.Netns())
 	if err != nil {
 		return err
 	}
