@@ -159,7 +159,7 @@ func (a *agent) build(ctx context.Context) error {
 		Metrics: a.metrics.attach,
 	})
 	a.registrar = &registrar{name: a.cfg.NodeName, fixed: a.cfg.NodeAddresses, store: a.link.Store, find: defaultRouteAddresses,
-		log: a.log, kick: make(chan struct{}, 1)}
+		info: a.nodeInfo, log: a.log, kick: make(chan struct{}, 1)}
 	a.inspector = newInspector(a.driver, a.pump, a.log)
 	if err := a.gauges(); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)

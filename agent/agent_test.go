@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/calcgraph"
 	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/drivers"
 	"github.com/tortie/tortie/internal/agentapi"
@@ -300,6 +301,9 @@ func TestNodeIsRegistered(t *testing.T) {
 	})
 	if got.Spec.BGP.IPv4Address != "192.0.2.1/24" {
 		t.Errorf("%+v", got.Spec.BGP)
+	}
+	if info, ok := calcgraph.ReadNodeInfo(got); !ok || len(info.Ifaces) != 1 || info.Ifaces[0].Name != "eth0" {
+		t.Errorf("what it tells of the host: %+v", info.Ifaces)
 	}
 	revision := got.ResourceVersion
 	n.restart()

@@ -56,6 +56,7 @@ func (h handler) Explain(_ context.Context, r agentapi.ExplainRequest) (agentapi
 	} else if !r.Flow.Src.IsValid() || !r.Flow.Dst.IsValid() || r.Flow.Src.Unmap().Is4() != r.Flow.Dst.Unmap().Is4() {
 		return agentapi.ExplainResponse{}, agentapi.Errorf(agentapi.CodeBadRequest, "explain: want two addresses of one family")
 	}
+	by := h.a.uplinkOf(r.Flow)
 	var t drivers.Trace
 	var pending bool
 	var ends []drivers.EndpointID
@@ -63,7 +64,7 @@ func (h handler) Explain(_ context.Context, r agentapi.ExplainRequest) (agentapi
 		s := v.Applied
 		if f := r.Flow; f != nil {
 			hop := drivers.Path(s, nil, drivers.Flow5{Src: f.Src, Dst: f.Dst, Proto: f.Proto, SrcPort: f.SrcPort, DstPort: f.DstPort,
-				ICMPType: f.ICMPType, ICMPCode: f.ICMPCode}).Hops[0]
+				ICMPType: f.ICMPType, ICMPCode: f.ICMPCode, UplinkA: by}).Hops[0]
 			p, t = hop.Packet, hop.Trace
 		} else {
 			t = drivers.Evaluate(s, p)

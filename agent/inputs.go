@@ -38,6 +38,7 @@ func (a *agent) watchStore(ctx context.Context) error {
 func (a *agent) watchHost(ctx context.Context) {
 	inv, ok := a.driver.(drivers.Inventory)
 	if !ok {
+		a.registrar.saw(nil)
 		a.restore(ctx, nil)
 		return
 	}
@@ -56,7 +57,7 @@ func (a *agent) watchHost(ctx context.Context) {
 				a.log.Error("taking in the host's interfaces", "err", err)
 			}
 			retry.Reset()
-			a.registrar.Kick()
+			a.registrar.saw(ifaces)
 		})
 		if ctx.Err() != nil {
 			return

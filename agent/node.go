@@ -7,23 +7,31 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/calcgraph"
 	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/drivers"
 	"github.com/tortie/tortie/internal/backoff"
 )
 
-// nodeCheck is how often the Node resource is looked at without a reason.
-const nodeCheck = time.Hour
+const (
+	// nodeCheck is how often the Node resource is looked at without a reason.
+	nodeCheck = time.Hour
+	// hostWait is how long the first look waits for the host's interfaces, so that all is written in one go.
+	hostWait = 5 * time.Second
+)
 
-// registrar keeps this node's Node resource at the node's addresses.
+// registrar keeps this node's Node resource at the node's addresses, and at what others need to know to compute its State.
 type registrar struct {
 	name  string
 	fixed []netip.Prefix // that the operator has said
+	info  func(host []drivers.HostIface) calcgraph.NodeInfo
 	store func() (datastore.Store, error)
 	find  func() ([]netip.Prefix, error)
 	log   *slog.Logger
@@ -31,7 +39,21 @@ type registrar struct {
 
 	mu    sync.Mutex
 	addrs []netip.Prefix
-	err   error // of the last try
+	err   error               // of the last try
+	told  *calcgraph.NodeInfo // what there is to tell; nil = the host's interfaces are not known yet
+}
+
+// saw takes in the host's interfaces. It makes the registrar look if there is something else to tell of them: workloads'
+// come and go all the time.
+func (r *registrar) saw(host []drivers.HostIface) {
+	info := r.info(host)
+	r.mu.Lock()
+	same := r.told != nil && reflect.DeepEqual(*r.told, info)
+	r.told = &info
+	r.mu.Unlock()
+	if !same {
+		r.Kick()
+	}
 }
 
 // Kick makes it look now. Never blocks.
@@ -51,6 +73,9 @@ func (r *registrar) status() ([]netip.Prefix, error) {
 
 func (r *registrar) run(ctx context.Context) {
 	retry := backoff.Backoff{Min: time.Second, Max: time.Minute}
+	for start := time.Now(); !r.knowsHost() && time.Since(start) < hostWait && ctx.Err() == nil; {
+		r.sleep(ctx, hostWait-time.Since(start))
+	}
 	for ctx.Err() == nil {
 		addrs, err := r.register(ctx)
 		r.note(addrs, err)
@@ -60,14 +85,25 @@ func (r *registrar) run(ctx context.Context) {
 		} else {
 			retry.Reset()
 		}
-		t := time.NewTimer(wait)
-		select {
-		case <-r.kick:
-		case <-t.C:
-		case <-ctx.Done():
-		}
-		t.Stop()
+		r.sleep(ctx, wait)
 	}
+}
+
+// sleep waits for a Kick, but no longer than d.
+func (r *registrar) sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-r.kick:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func (r *registrar) knowsHost() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.told != nil
 }
 
 func (r *registrar) note(addrs []netip.Prefix, err error) {
@@ -101,6 +137,9 @@ func (r *registrar) register(ctx context.Context) ([]netip.Prefix, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	want := nodeResource(r.name, addrs)
+	if _, err := r.tell(want); err != nil {
+		return addrs, err
+	}
 	got, err := s.Get(ctx, api.KeyOf(want))
 	switch {
 	case errors.Is(err, datastore.ErrNotFound):
@@ -119,15 +158,28 @@ func (r *registrar) register(ctx context.Context) ([]netip.Prefix, error) {
 	if n.Spec.BGP == nil {
 		n.Spec.BGP = &api.NodeBGPSpec{}
 	}
-	if n.Spec.BGP.IPv4Address == want.Spec.BGP.IPv4Address && n.Spec.BGP.IPv6Address == want.Spec.BGP.IPv6Address {
-		return addrs, nil
+	moved := n.Spec.BGP.IPv4Address != want.Spec.BGP.IPv4Address || n.Spec.BGP.IPv6Address != want.Spec.BGP.IPv6Address
+	if news, err := r.tell(n); !moved && (!news || err != nil) {
+		return addrs, err
 	}
 	n.Spec.BGP.IPv4Address, n.Spec.BGP.IPv6Address = want.Spec.BGP.IPv4Address, want.Spec.BGP.IPv6Address
 	if _, err := s.Update(ctx, n); err != nil {
 		return addrs, fmt.Errorf("updating Node %s: %w", r.name, err)
 	}
-	r.log.Info("node addresses changed", "node", r.name, "addresses", addrs)
+	if moved {
+		r.log.Info("node addresses changed", "node", r.name, "addresses", addrs)
+	}
 	return addrs, nil
+}
+
+// tell puts at n what others need to know, and reports whether that is news.
+func (r *registrar) tell(n *api.Node) (news bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.told == nil {
+		return false, nil
+	}
+	return r.told.WriteTo(n)
 }
 
 func nodeResource(name string, addrs []netip.Prefix) *api.Node {

@@ -1,13 +1,20 @@
 package agent
 
 import (
+	"context"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/tortie/tortie/agent/pump"
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/drivers/fake"
+	"github.com/tortie/tortie/internal/agentapi"
 	"github.com/tortie/tortie/internal/netns/netnstest"
 )
 
@@ -76,4 +83,47 @@ func plugIn(name, peer string, cidrs ...string) error {
 		}
 	}
 	return nil
+}
+
+// TestUplinkOfAFlow: the interface is that of the route to the end which is not on this node.
+func TestUplinkOfAFlow(t *testing.T) {
+	d, err := fake.Open(t.Context(), drivers.Options{Log: slog.New(slog.DiscardHandler), Clock: time.Now}, fake.NewWorld())
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot := drivers.NewState()
+	web := netip.MustParseAddr("10.65.0.2")
+	boot.Routes[netip.PrefixFrom(web, 32)] = &drivers.Route{Dst: netip.PrefixFrom(web, 32), Kind: drivers.RouteLocal, Iface: "tort1"}
+	a := &agent{pump: pump.New(pump.Options{Driver: d, Log: slog.New(slog.DiscardHandler), ApplyTimeout: time.Minute, Boot: boot})}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		a.pump.Run(ctx)
+	}()
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	if err := a.pump.Wait(ctx, func(v *pump.View) bool { return !v.AllUnapplied }); err != nil {
+		t.Fatal(err)
+	}
+	far := netip.MustParseAddr("172.17.5.5")
+	err = netnstest.New(t).Do(func() error {
+		if err := plugIn("other", "other-peer", "172.17.0.1/16"); err != nil {
+			return err
+		}
+		for _, f := range []*agentapi.Flow{{Src: web, Dst: far}, {Src: far, Dst: web}} {
+			if got := a.uplinkOf(f); got != "other" {
+				t.Errorf("%s to %s: %q", f.Src, f.Dst, got)
+			}
+		}
+		if got := a.uplinkOf(nil); got != "" {
+			t.Errorf("no flow: %q", got)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }

@@ -56,7 +56,7 @@ func TestSettingsFromTheStore(t *testing.T) {
 	toHost(drivers.ToHostAccept, "[]", five)
 	n.put(felix("node.node1", api.FelixConfigurationSpec{"defaultEndpointToHostAction": "Return"}))
 	toHost(drivers.ToHostReturn, "[]", five)
-	want := "FelixConfiguration/default spec.failsafeOutboundHostPorts does not count on this node: failsafeOut in the agent's own configuration"
+	want := "FelixConfiguration/default spec.failsafeOutboundHostPorts does not count on node node1: failsafeOut in the agent's own configuration"
 	if problems := fmt.Sprint(n.status().Problems); !strings.Contains(problems, want) {
 		t.Errorf("no problem %q in %s", want, problems)
 	}

@@ -67,7 +67,7 @@ func (s *settings) resolve() bool {
 		for _, c := range layers {
 			if _, said := c.Spec[name]; said {
 				s.bad = append(s.bad, Problem{Key: felixKey(c.Name), Field: "spec." + name,
-					Reason: "does not count on this node: " + where + " in the agent's own configuration comes first"})
+					Reason: "does not count on node " + s.base.NodeName + ": " + where + " in the agent's own configuration comes first"})
 			}
 		}
 	}

@@ -58,7 +58,7 @@ The exit code is 0 for a connection that is allowed, 4 for one that is denied.`,
 	f.StringVarP(&o.output, "output", "o", "text", "text, json or yaml")
 	f.BoolVar(&o.offline, "no-agent", false, "compute every node from the store; don't ask the agent on this one")
 	f.StringVar(&o.uplink, "uplink", "",
-		"host interface by which nodes reach one another and the world (default: what the kernel says on this node, "+uplinkName+" on others)")
+		"host interface by which nodes reach one another and the world (default: what the kernel says on this node, and what their agents have told of others, else "+uplinkName+")")
 	return cmd
 }
 

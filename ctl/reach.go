@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -116,10 +117,12 @@ func (a *asking) doubtUplinks() {
 	if a.uplink != "" {
 		return
 	}
-	a.uplink = uplinkName
 	var doubted []string
 	for _, name := range a.nodes {
 		for _, w := range a.question.worlds {
+			if _, told := w.infos[name]; told {
+				continue
+			}
 			if s := w.states[name]; s != nil && len(strangeUplinks(s)) > 0 && !slices.Contains(doubted, name) {
 				doubted = append(doubted, name)
 			}
@@ -579,5 +582,11 @@ func (w *world) path(p probe, x, y *end, uplink string) drivers.PathTrace {
 	}
 	f := p.flow(x, y)
 	f.UplinkA, f.UplinkB = uplink, uplink
+	if uplink == "" {
+		f.UplinkA, f.UplinkB = cmp.Or(w.between(from, to, p.family), uplinkName), uplinkName
+		if to != nil {
+			f.UplinkB = cmp.Or(w.between(to, from, p.family), uplinkName)
+		}
+	}
 	return drivers.Path(from, to, f)
 }

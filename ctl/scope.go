@@ -31,7 +31,7 @@ func (sc *scope) register(cmd *cobra.Command) {
 	f.StringVar(&sc.protocol, "protocol", "", "only this protocol: tcp, udp, sctp, icmp or a number")
 	f.Uint16Var(&sc.port, "port", 0, "only this destination port (of tcp, unless --protocol says otherwise)")
 	f.StringVar(&sc.family, "family", "", "only this family of addresses: 4 or 6")
-	f.StringVar(&sc.uplink, "uplink", "", "host interface by which nodes reach one another and the world (default: "+uplinkName+")")
+	f.StringVar(&sc.uplink, "uplink", "", "host interface by which nodes reach one another and the world (default: what the agents of the nodes have told, else "+uplinkName+")")
 	f.IntVar(&sc.limit, "limit", maxAsked, "most decisions to compute; above it, pairs are sampled")
 	_ = cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]string{"tcp", "udp", "sctp", "icmp"}, noFiles))
 	_ = cmd.RegisterFlagCompletionFunc("family", cobra.FixedCompletions([]string{"4", "6"}, noFiles))

@@ -2,16 +2,17 @@ package ctl
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/uplink"
 )
 
 // uplinks says by which host interface each node of a flow reaches the end that is not on it, and which nodes it had to
-// guess that for. Only on the node where the command runs is there a kernel to ask.
+// guess that for. On the node where the command runs there is a kernel to ask; of others their agents have told the
+// interfaces with their addresses, and those of the default routes.
 type uplinks struct {
 	w       *world
 	given   string // by the caller; "" = nothing
@@ -26,12 +27,45 @@ func (u *uplinks) of(s *drivers.State, far netip.Addr) string {
 	case s == nil:
 		return uplinkName
 	case s.Node.Name == u.w.live:
-		if name := kernelUplink(far); name != "" {
+		if name := uplink.To(far); name != "" {
 			return name
 		}
 	}
+	if name := u.w.uplink(s, far); name != "" {
+		return name
+	}
 	u.guessed = append(u.guessed, s.Node.Name)
 	return uplinkName
+}
+
+// uplink returns the interface by which a node reaches an address, as its agent has told; "" if it has not.
+func (w *world) uplink(s *drivers.State, far netip.Addr) string {
+	info, told := w.infos[s.Node.Name]
+	if !told {
+		return ""
+	}
+	if r := s.Route(far); r != nil && r.Kind == drivers.RouteRemote && r.NextHop.IsValid() {
+		far = r.NextHop
+	}
+	return info.Uplink(far)
+}
+
+// between returns the interface by which a node reaches another one, or, with nil, the rest of the world; "" if its agent
+// has not told. It is the same for all ends there, so that one of them can stand for all.
+func (w *world) between(from, to *drivers.State, family int) string {
+	info, told := w.infos[from.Node.Name]
+	switch {
+	case !told:
+		return ""
+	case to == nil:
+		return info.Uplinks[family]
+	}
+	for _, a := range to.Node.Addresses {
+		if a.Is4() == (family == 0) {
+			return info.Uplink(a)
+		}
+	}
+	return info.Uplinks[family]
 }
 
 // doubts names the nodes whose host endpoints are all on other interfaces than the one that was guessed: the verdict
@@ -66,35 +100,4 @@ func strangeUplinks(s *drivers.State) []string {
 	}
 	slices.Sort(on)
 	return on
-}
-
-// kernelUplink returns the interface by which this host reaches an address, "" if there is no saying. It asks for the
-// source address that the kernel would choose: connecting a UDP socket sends nothing.
-func kernelUplink(to netip.Addr) string {
-	const discard = 9
-	c, err := net.Dial("udp", netip.AddrPortFrom(to, discard).String())
-	if err != nil {
-		return ""
-	}
-	defer c.Close()
-	at, ok := c.LocalAddr().(*net.UDPAddr)
-	if !ok {
-		return ""
-	}
-	ifaces, err := net.Interfaces()
-	if err != nil {
-		return ""
-	}
-	for _, i := range ifaces {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue // it may just have gone
-		}
-		for _, a := range addrs {
-			if n, ok := a.(*net.IPNet); ok && n.IP.Equal(at.IP) {
-				return i.Name
-			}
-		}
-	}
-	return ""
 }

@@ -25,9 +25,10 @@ import (
 // and replaced by the State that a live agent holds where one answers.
 type world struct {
 	objects  map[api.Key]api.Object
-	states   map[string]*drivers.State // by node
-	source   map[string]string         // where each came from, for people
-	live     string                    // the node whose agent answered: this one
+	states   map[string]*drivers.State     // by node
+	source   map[string]string             // where each came from, for people
+	live     string                        // the node whose agent answered: this one
+	infos    map[string]calcgraph.NodeInfo // what agents have told of their nodes
 	problems []string
 }
 
@@ -40,13 +41,16 @@ func newWorld(objects []api.Object, source string) *world {
 
 // newWorldWith is newWorld, and tells how far it is.
 func newWorldWith(objects []api.Object, source string, progress func(what string, done, total int)) *world {
-	w := &world{objects: map[api.Key]api.Object{}, states: map[string]*drivers.State{}, source: map[string]string{}}
+	w := &world{objects: map[api.Key]api.Object{}, states: map[string]*drivers.State{}, source: map[string]string{}, infos: map[string]calcgraph.NodeInfo{}}
 	nodes := map[string]bool{}
 	for _, o := range objects {
 		w.objects[api.KeyOf(o)] = o
 		switch o := o.(type) {
 		case *api.Node:
 			nodes[o.Name] = true
+			if info, ok := calcgraph.ReadNodeInfo(o); ok {
+				w.infos[o.Name] = info
+			}
 		case *api.WorkloadEndpoint:
 			nodes[o.Spec.Node] = true
 		case *api.HostEndpoint:
@@ -76,9 +80,14 @@ func newWorldWith(objects []api.Object, source string, progress func(what string
 	return w
 }
 
-// compute makes the State of one node: each WorkloadEndpoint that the store places there is taken to be plugged in.
+// compute makes the State of one node: each WorkloadEndpoint that the store places there is taken to be plugged in. Its
+// settings are those of the FelixConfigurations over what its agent has told of its own, or over the defaults.
 func (w *world) compute(node string) (*drivers.State, []calcgraph.Problem) {
-	g := calcgraph.New(calcgraph.Default(node))
+	config := calcgraph.Default(node)
+	if info, ok := w.infos[node]; ok {
+		config = info.Config
+	}
+	g := calcgraph.New(config)
 	for key, o := range w.objects {
 		g.Update(key, o)
 		if wep, ok := o.(*api.WorkloadEndpoint); ok && wep.Spec.Node == node {
@@ -116,25 +125,30 @@ func ledgerEntry(key api.Key, wep *api.WorkloadEndpoint) *calcgraph.LedgerEntry 
 	return e
 }
 
-// interfaces makes up a node's inventory: the interfaces that host endpoints name, and eth0 with the node's addresses.
+// interfaces returns a node's inventory: what its agent has told, or made up: eth0 with the node's addresses. The interfaces
+// that host endpoints name are always there.
 func (w *world) interfaces(node string) []drivers.HostIface {
-	uplink := drivers.HostIface{Name: uplinkName, Index: 2, Up: true, MTU: 1500}
-	var ifaces []drivers.HostIface
-	for key, o := range w.objects {
-		switch o := o.(type) {
-		case *api.Node:
+	ifaces := slices.Clone(w.infos[node].Ifaces)
+	if len(ifaces) == 0 {
+		uplink := drivers.HostIface{Name: uplinkName, Up: true, MTU: 1500}
+		if o, ok := w.objects[api.Key{Kind: "Node", Name: node}].(*api.Node); ok {
 			for _, s := range []string{bgp(o).IPv4Address, bgp(o).IPv6Address} {
-				if p, err := netip.ParsePrefix(s); err == nil && key.Name == node {
+				if p, err := netip.ParsePrefix(s); err == nil {
 					uplink.Addrs = append(uplink.Addrs, p)
 				}
 			}
-		case *api.HostEndpoint:
-			if name := o.Spec.InterfaceName; o.Spec.Node == node && name != "" && name != "*" && name != uplinkName {
-				ifaces = append(ifaces, drivers.HostIface{Name: name, Up: true, MTU: 1500})
-			}
+		}
+		ifaces = append(ifaces, uplink)
+	}
+	for _, o := range w.objects {
+		h, ok := o.(*api.HostEndpoint)
+		if !ok || h.Spec.Node != node || h.Spec.InterfaceName == "" || h.Spec.InterfaceName == drivers.AllHostIfaces {
+			continue
+		}
+		if !slices.ContainsFunc(ifaces, func(i drivers.HostIface) bool { return i.Name == h.Spec.InterfaceName }) {
+			ifaces = append(ifaces, drivers.HostIface{Name: h.Spec.InterfaceName, Up: true, MTU: 1500})
 		}
 	}
-	ifaces = append(ifaces, uplink)
 	slices.SortFunc(ifaces, func(a, b drivers.HostIface) int { return strings.Compare(a.Name, b.Name) })
 	ifaces = slices.CompactFunc(ifaces, func(a, b drivers.HostIface) bool { return a.Name == b.Name })
 	for i := range ifaces {

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -61,6 +62,7 @@ One binary holds the agent of a node (tortie agent), the store (tortie store), a
 	env := &ctl.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Color:  isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "",
+		Editor: cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR")),
 		Store:  conn.open,
 		Socket: func() string { return socket },
 	}
