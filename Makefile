@@ -46,7 +46,14 @@ check: ## Everything that needs no kernel: format, vet, lint, builds for every p
 
 test: ## Every test, with the race detector, on the real kernel (needs root; about five minutes)
 	@scripts/deps.sh test
+	@echo "== addresses: a million random steps, and a thousand nodes on etcd (in bounded form again below, with the race detector)"
+	$(ROOT) $(GO) test -count=1 -timeout 10m -v -run '^(TestFuzz|TestThousandNodes)$$' ./ipam
+	@echo "== everything"
 	$(ROOT) $(GO) test -race -timeout 10m ./...
+
+soak: ## The tests that choose at random, for SOAKTIME (default 60m) with fresh seeds (PARTS="pairs churn faults graph ipam fuzz")
+	@scripts/deps.sh test
+	@$(ROOT) env SOAKTIME=$(or $(SOAKTIME),60m) scripts/soak.sh $(PARTS)
 
 bench: build ## Measure everything that has a budget, on a quiet machine, into docs/benchmarks.md (ROWS=regexp, SIZE=quick, BENCHTIME=2s)
 	@scripts/deps.sh test
@@ -57,11 +64,11 @@ bench: build ## Measure everything that has a budget, on a quiet machine, into d
 fuzz: ## Each fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
-vuln: ## Known vulnerabilities in what we depend on (needs the Internet)
+vuln: ## Known vulnerabilities in what we depend on (needs the Internet, or GOVULNDB=file:///a/copy/of/its/database)
 	$(GO) tool govulncheck ./...
 
 clean: ## Remove what was built, and what an interrupted lab left behind
 	@[ ! -x $(BIN)/tortie-lab ] || $(ROOT) $(BIN)/tortie-lab clean
 	rm -rf $(BIN)
 
-.PHONY: help build demo lab check test bench fuzz vuln clean
+.PHONY: help build demo lab check test soak bench fuzz vuln clean
