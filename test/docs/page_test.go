@@ -64,7 +64,7 @@ func parsePage(text string) (*page, error) {
 		switch {
 		case strings.HasPrefix(line, "#"):
 			p.steps = append(p.steps, step{line: i + 1, kind: "heading", text: strings.TrimLeft(line, "# ")})
-		case strings.HasPrefix(line, "<!--"):
+		case strings.HasPrefix(strings.TrimSpace(line), "<!--"):
 			end := i
 			for end < len(lines)-1 && !strings.Contains(lines[end], "-->") {
 				end++
@@ -102,7 +102,7 @@ func parsePage(text string) (*page, error) {
 
 // comment takes a comment in: it is about the page, about the next block, or a step itself. Others are for people.
 func (p *page) comment(text string, line int, next *step) error {
-	m := comment.FindStringSubmatch(text)
+	m := comment.FindStringSubmatch(strings.TrimSpace(text))
 	if m == nil {
 		return nil
 	}
@@ -138,7 +138,7 @@ Some text.
 <!-- run:
 systemctl stop x
 -->
-` + "```yaml\n# /etc/x.yaml\nkind: X\n```\n\n  ```sh\n  make\n  ```\n<!-- not run: no cats here -->\n```sh\nmeow\n```\n")
+` + "```yaml\n# /etc/x.yaml\nkind: X\n```\n\n  <!-- exits 2 -->\n  ```sh\n  make\n  ```\n<!-- not run: no cats here -->\n```sh\nmeow\n```\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,8 +146,8 @@ systemctl stop x
 		{line: 8, kind: "console", text: "$ false\n", exits: 4},
 		{line: 11, kind: "run", text: "systemctl stop x\n"},
 		{line: 14, kind: "yaml", text: "# /etc/x.yaml\nkind: X\n", file: "/etc/x.yaml"},
-		{line: 19, kind: "sh", text: "make\n"},
-		{line: 23, kind: "sh", text: "meow\n", notRun: "no cats here"}}
+		{line: 20, kind: "sh", text: "make\n", exits: 2},
+		{line: 24, kind: "sh", text: "meow\n", notRun: "no cats here"}}
 	if d := cmp.Diff(want, p.steps, cmp.AllowUnexported(step{})); d != "" {
 		t.Error(d)
 	}

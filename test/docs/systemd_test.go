@@ -152,10 +152,10 @@ func launch(unit string, u map[string][]string) error {
 		return err
 	}
 	defer ready.Close()
-	words := strings.Fields(u["ExecStart"][0])
+	env := slices.Concat(os.Environ(), u["Environment"], environmentFiles(u["EnvironmentFile"]))
+	words := expand(u["ExecStart"][0], env)
 	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
-	cmd.Env = append(cmd.Env, u["Environment"]...)
+	cmd.Env = append(env, "NOTIFY_SOCKET="+notify)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -175,6 +175,40 @@ func launch(unit string, u map[string][]string) error {
 	case err := <-says:
 		return err
 	}
+}
+
+// environmentFiles are the lines of files that may be missing if "-" is before their name.
+func environmentFiles(names []string) (env []string) {
+	for _, n := range names {
+		b, err := os.ReadFile(strings.TrimPrefix(n, "-"))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(k, "#") {
+				env = append(env, k+"="+strings.Trim(v, `"'`))
+			}
+		}
+	}
+	return env
+}
+
+// expand are the words of a command line; a word that is a variable becomes its words.
+func expand(line string, env []string) (words []string) {
+	for _, w := range strings.Fields(line) {
+		name, ok := strings.CutPrefix(w, "$")
+		if !ok {
+			words = append(words, w)
+			continue
+		}
+		for _, e := range slices.Backward(env) {
+			if v, ok := strings.CutPrefix(e, name+"="); ok {
+				words = append(words, strings.Fields(v)...)
+				break
+			}
+		}
+	}
+	return words
 }
 
 func awaitReady(c *net.UnixConn) error {
