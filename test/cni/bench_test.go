@@ -96,6 +96,7 @@ func (s *sharedBed) start(cmd *exec.Cmd) error {
 type call struct {
 	verb, id, iface, netns, args string
 	conf                         object
+	bed                          *sharedBed // nil = the shared one
 }
 
 func (c call) command(out, stderr *bytes.Buffer) *exec.Cmd {
@@ -117,8 +118,11 @@ func (c call) command(out, stderr *bytes.Buffer) *exec.Cmd {
 // run returns what the plugin printed; an error that it told of is a *types.Error.
 func (c call) run() ([]byte, error) {
 	var out, stderr bytes.Buffer
-	cmd := c.command(&out, &stderr)
-	if err := onNode(cmd); err != nil {
+	cmd, start := c.command(&out, &stderr), onNode
+	if c.bed != nil {
+		start = c.bed.start
+	}
+	if err := start(cmd); err != nil {
 		return nil, err
 	}
 	return outcome(cmd.Wait(), &out, &stderr)
