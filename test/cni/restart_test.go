@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tortie/tortie/internal/agentapi"
+	"github.com/tortie/tortie/internal/netns"
 )
 
 // withoutAgent kills the agent; it is running again when the test ends.
@@ -303,4 +306,103 @@ func TestFlushedWithoutAgent(t *testing.T) {
 	if err := talk(node, netip.Addr{}, addrOf(t, res, 0), 80); err != nil {
 		t.Errorf("what is allowed: %v", err)
 	}
+}
+
+// TestUpgradeUnderAdds ends the agent as a package manager does, and starts the next one, while containers come and go: each
+// verb succeeds the first time that it is asked for, so that no runtime builds a sandbox anew.
+func TestUpgradeUnderAdds(t *testing.T) {
+	withPools(t)
+	conf := pluginConf(object{"type": "tortie"}, nil)
+	const each = 4
+	cs := make([]*container, 0, 3*each)
+	for range 3 * each {
+		cs = append(cs, newContainer(t))
+	}
+	stays := newContainer(t)
+	res := stays.add(conf)
+	stays.echo("80")
+	conn := dialEcho(t, nodeNs(t), addrOf(t, res, 0))
+	leaves := newContainer(t)
+	leaves.add(conf)
+
+	var adds []*started
+	begin := func() {
+		for range each {
+			adds = append(adds, cs[len(adds)].startAdd(conf))
+		}
+	}
+	begin()
+	if err := shared.node.Agent.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	begin()
+	leaves.del(conf)
+	if err := shared.node.StartAgent(); err != nil {
+		t.Fatal(err)
+	}
+	begin()
+	seen := map[netip.Addr]bool{}
+	for i, s := range adds {
+		out, err := s.end(t)
+		if err != nil {
+			t.Errorf("ADD %d: %v", i, err)
+			continue
+		}
+		for n := range result(t, out).IPs {
+			a := addrOf(t, result(t, out), n)
+			if seen[a] {
+				t.Errorf("%s was given twice", a)
+			}
+			seen[a] = true
+		}
+	}
+	if err := conn.carries(); err != nil {
+		t.Errorf("a connection from before: %v", err)
+	}
+	eventually(t, "only what was added is attached", func() string {
+		if got := attachments(t); len(got) != len(cs)+1 {
+			return fmt.Sprintf("%d attachments, want %d", len(got), len(cs)+1)
+		}
+		return ""
+	})
+	if len(seen) != 2*len(cs) {
+		t.Errorf("%d addresses, want %d", len(seen), 2*len(cs))
+	}
+	for _, c := range cs {
+		c.del(conf)
+	}
+	stays.del(conf)
+	nothingLeft(t)
+}
+
+// echoConn is a connection to an echo.
+type echoConn struct{ net.Conn }
+
+func dialEcho(t *testing.T, ns *netns.Ns, to netip.Addr) echoConn {
+	t.Helper()
+	var c echoConn
+	err := ns.Do(func() (err error) {
+		c.Conn, err = net.DialTimeout("tcp", netip.AddrPortFrom(to, 80).String(), 5*time.Second)
+		return err
+	})
+	if err == nil {
+		t.Cleanup(func() { c.Close() })
+		err = c.carries()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// carries says something, and wants it back.
+func (c echoConn) carries() error {
+	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := c.Write([]byte("hello")); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, make([]byte, 5))
+	return err
 }
