@@ -19,6 +19,7 @@ import (
 const (
 	defaultTimeout = time.Minute
 	maxTimeout     = 10 * time.Minute
+	maxConf        = 1 << 20 // bytes
 	ipamTortie     = "tortie"
 )
 
@@ -99,6 +100,10 @@ func (c *conf) fields(minimal bool, timeout *string) map[string]any {
 
 // parse reads a configuration: strictly, or (minimal) only what DEL and GC need.
 func parse(b []byte, minimal bool) (*conf, error) {
+	if len(b) > maxConf {
+		return nil, types.NewError(types.ErrDecodingFailure, "reading the network configuration",
+			fmt.Sprintf("%d bytes are more than the %d that it may have", len(b), maxConf))
+	}
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(b, &keys); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "reading the network configuration", err.Error())

@@ -186,6 +186,56 @@ mtu: 1400
 	t.Logf("%d damages refused, %d can be read as something else", refused, taken)
 }
 
+// TestClockJumps: files from the future and from long ago are as good as others. (What is measured inside a process is
+// measured with the monotonic clock; the address allocator's cooldowns, which nodes compare, have clocks that jump in its own
+// tests.)
+func TestClockJumps(t *testing.T) {
+	dir := memDir(t)
+	state, notes := filepath.Join(dir, "state"), filepath.Join(dir, "notes")
+	s := drivers.NewState()
+	s.Node.Name = "n1"
+	for _, at := range []time.Time{time.Unix(0, 0).UTC(), time.Now().Add(-24 * time.Hour).UTC(), time.Date(2099, 1, 2, 3, 4, 5, 0, time.UTC)} {
+		if _, err := persist.Save(durable.Writer{}, state, persist.Header{Node: "n1", BootID: "b1", Written: at}, s); err != nil {
+			t.Fatal(err)
+		}
+		start := persist.Begin(persist.BeginOptions{Path: state, Marker: state + ".boot", BootID: "b2", Node: s.Node})
+		if start.Problem != nil || start.State == nil {
+			t.Errorf("a State of %v: %+v", at, start)
+		}
+		if err := agentapi.WriteNote(notes, agentapi.Note{Sandbox: at.String(), Interface: "eth0", Written: at}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(notes, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range files { // the clock was elsewhere when they were written
+		at := time.Now().Add(time.Duration(i-1) * 1000 * time.Hour)
+		if err := os.Chtimes(f, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := agentapi.SweepNotes(notes); err != nil {
+		t.Error(err)
+	}
+	if got, err := agentapi.ReadNotes(notes); err != nil || len(got) != 3 {
+		t.Errorf("%d notes of 3, %v", len(got), err)
+	}
+	l, err := ledger.Open(filepath.Join(dir, "ledger"), durable.Writer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, at := range []time.Time{time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), time.Unix(0, 0).UTC(), {}} {
+		if err := l.Put(ledger.Entry{Sandbox: fmt.Sprint(i), Interface: "eth0", Created: at}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l, err = ledger.Open(filepath.Join(dir, "ledger"), durable.Writer{}); err != nil || len(l.List()) != 3 || len(l.Bad()) != 0 {
+		t.Errorf("%v, bad %v, %v", l.List(), l.Bad(), err)
+	}
+}
+
 // TestDamagedNode damages the files of a node whose agent is down: the ledger entry of the server, a note, and then the
 // configuration. The server is closed, never open; attaching it again heals.
 func TestDamagedNode(t *testing.T) {
