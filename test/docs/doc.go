@@ -4,7 +4,8 @@
 // How a page is written so that it can be run:
 //
 //	```console     "$ command", then all that it prints; "two$ command" runs on the machine "two". A line "..." stands for
-//	               any lines, "..." within a line for any text. The command must succeed.
+//	               any lines, "..." within a line for any text. The command must succeed. TOKEN in a command
+//	               stands for the token of `tortie store token` that was printed last.
 //	```sh          a script, of which each command must succeed; what it prints does not matter
 //	```yaml        is checked by `tortie validate`; if its first line is "# NAME", that is the file that it becomes
 //	```verdicts    "shop/web -> shop/db tcp 5432 = allow": asked of `tortie explain`, then tried with packets
@@ -15,6 +16,7 @@
 //	<!-- machines: one two three -->   at the top: the machines that the page speaks of, the first without a prompt's name
 //	<!-- recipes -->                   from here on, files are applied when they appear, and deleted at the next heading
 //	<!-- exits 4 -->                   the last command of the next block ends with this code
+//	<!-- machine: all -->              the next block of sh is run on every machine
 //	<!-- file: PATH -->                the next block becomes this file
 //	<!-- not run: REASON -->           the next block is not run; docs_test.go lists how many each page may have
 //	<!-- run: COMMANDS -->             is run as if it were a block of sh: what makes trouble that the page then finds

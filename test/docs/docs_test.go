@@ -3,6 +3,7 @@
 package docs
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -16,10 +17,11 @@ import (
 
 // notRun is how many blocks of each page can't be run here. The page says why of each.
 var notRun = map[string]int{
-	"README.md":           2,
-	"quickstart.md":       1,
-	"install-one-host.md": 1,
-	"troubleshooting.md":  1,
+	"README.md":              2,
+	"quickstart.md":          1,
+	"install-one-host.md":    1,
+	"install-three-hosts.md": 1,
+	"troubleshooting.md":     1,
 }
 
 // generated pages are made by other tests out of the programs themselves; their commands are examples of help texts.
@@ -93,8 +95,12 @@ type reader struct {
 	page    *page
 	files   []string // applied in this recipe
 	recipes bool     // have begun
+	token   string   // the last that was printed
 	counts  map[string]int
 }
+
+// A token is another at each time: the page says TOKEN.
+var tokenPattern = regexp.MustCompile(`(?m)^tortie1\.\S+`)
 
 func (r *reader) read() {
 	began := time.Now()
@@ -137,13 +143,7 @@ func (r *reader) step(s step) {
 			}
 		}
 	case "sh", "run":
-		for _, c := range scriptCommands(s.text) {
-			r.counts["command"]++
-			if says := r.command(c, s.exits, false); says != "" {
-				r.errorf(s, "%s", says)
-				return
-			}
-		}
+		r.script(s)
 	case "verdicts":
 		n := len(lines(s.text))
 		tried := r.bed.verdicts(r.t, s.text)
@@ -157,6 +157,24 @@ func (r *reader) step(s step) {
 		r.file(s)
 	} else if s.kind == "yaml" {
 		r.validate(s)
+	}
+}
+
+// script runs a block of sh on the first machine, or on all.
+func (r *reader) script(s step) {
+	on := r.bed.hosts[:1]
+	if s.everywhere {
+		on = r.bed.hosts
+	}
+	for _, h := range on {
+		for _, c := range scriptCommands(s.text) {
+			r.counts["command"]++
+			c.machine = h.name
+			if says := r.command(c, s.exits, false); says != "" {
+				r.errorf(s, "on %s: %s", h.name, says)
+				return
+			}
+		}
 	}
 }
 
@@ -175,12 +193,16 @@ func (r *reader) command(c command, code int, printed bool) string {
 	if err != nil {
 		return err.Error()
 	}
+	if r.token != "" {
+		c.text = strings.ReplaceAll(c.text, "TOKEN", r.token)
+	}
 	for deadline := time.Now().Add(patience); ; {
 		out, got, err := h.shell.run(c.text)
 		switch {
 		case err != nil:
 			return fmt.Sprintf("%s: %v\n%s", c.text, err, out)
 		case got == code && (!printed || matches(c.prints, out)):
+			r.token = cmp.Or(tokenPattern.FindString(out), r.token)
 			return ""
 		case asks.MatchString(c.text) && time.Now().Before(deadline):
 			continue

@@ -27,14 +27,15 @@ type step struct {
 	kind string // "heading", "console", "sh", "yaml", "json", "text", "verdicts"; of comments: "run", "recipes"
 	text string
 	// What comments right above a block say of it.
-	file   string // that it becomes
-	exits  int    // code of the last command
-	notRun string // why not
+	file       string // that it becomes
+	exits      int    // code of the last command
+	notRun     string // why not
+	everywhere bool   // on all machines
 }
 
 var (
 	fence   = regexp.MustCompile("^( *)```(.*)$")
-	comment = regexp.MustCompile(`(?s)^<!--\s*(machines|recipes|exits|file|not run|run):?\s*(.*?)\s*-->$`)
+	comment = regexp.MustCompile(`(?s)^<!--\s*(machines|machine|recipes|exits|file|not run|run):?\s*(.*?)\s*-->$`)
 	named   = regexp.MustCompile(`^# ([\w./-]+\.(?:yaml|conflist))$`)
 )
 
@@ -110,6 +111,10 @@ func (p *page) comment(text string, line int, next *step) error {
 	switch m[1] {
 	case "machines":
 		p.machines = strings.Fields(m[2])
+	case "machine":
+		if next.everywhere = m[2] == "all"; !next.everywhere {
+			err = fmt.Errorf("machine: all, or none is said")
+		}
 	case "recipes":
 		p.steps = append(p.steps, step{line: line, kind: "recipes"})
 	case "exits":
