@@ -180,7 +180,7 @@ func (g gen) globalPolicy() api.GlobalNetworkPolicySpec {
 
 func (g gen) policy() api.Object {
 	ns := pick(g, "n0", "n1")
-	switch g.IntN(8) {
+	switch g.IntN(9) {
 	case 0, 1, 2:
 		return &api.NetworkPolicy{ObjectMeta: g.meta(ns, "q0", "q1", "q2"), Spec: g.networkPolicy(ns)}
 	case 3, 4, 5:
@@ -188,6 +188,10 @@ func (g gen) policy() api.Object {
 	case 6:
 		return &api.StagedNetworkPolicy{ObjectMeta: g.meta(ns, "q0", "q1"), Spec: api.StagedNetworkPolicySpec{
 			StagedAction: pick(g, api.StagedSet, "", api.StagedDelete), NetworkPolicySpec: g.networkPolicy(ns)}}
+	}
+	if g.chance(50) {
+		return &api.StagedGlobalNetworkPolicy{ObjectMeta: g.meta("", "q0", "q1"), Spec: api.StagedGlobalNetworkPolicySpec{
+			StagedAction: pick(g, api.StagedSet, "", api.StagedDelete), GlobalNetworkPolicySpec: g.globalPolicy()}}
 	}
 	return &api.StagedKubernetesNetworkPolicy{ObjectMeta: g.meta(ns, "q0", "q1"), Spec: api.StagedKubernetesNetworkPolicySpec{
 		PodSelector: metav1.LabelSelector{MatchLabels: g.labels()},
