@@ -15,6 +15,7 @@
 //	lab.go       Lab: New, Down, Clean
 //	fabric.go    namespaces and the wires between them
 //	wire.go      the same for others: hosts beside the nodes, and a node that is booted anew
+//	join.go      a store that nodes join over the network
 //	process.go   the store's and the agents' processes
 //	workload.go  workloads and outside hosts: attaching them, and the servers inside
 //	probe.go     connections between them

@@ -53,8 +53,11 @@ func (h *Host) ip(commands ...string) error {
 	return nil
 }
 
-// buildFabric makes the bridge that joins nodes and outside hosts.
+// buildFabric makes the bridge that joins nodes and outside hosts, if it is not there.
 func (l *Lab) buildFabric() error {
+	if l.fabric != nil {
+		return nil
+	}
 	f, err := l.newHost("fabric")
 	if err != nil {
 		return err

@@ -31,6 +31,8 @@ type Options struct {
 	Progress func(what string) // told of each step; nil = silent
 	// AgentConfig is added to each agent's configuration file, as YAML lines.
 	AgentConfig string
+	// Join puts the store on a host of its own on the fabric, and nodes join it with tokens.
+	Join bool
 	// StoreArgs are added to the store's command line.
 	StoreArgs []string
 	// Store are the endpoints of a store that is there already; none = the lab runs one of its own.
@@ -51,7 +53,8 @@ type Lab struct {
 
 	opts      Options
 	fabric    *Host
-	wires     int // that the fabric has had
+	storeHost *Host // nil: the machine that the lab is on
+	wires     int   // that the fabric has had
 	hosts     []*Host
 	workloads []*Workload
 	outside   []*Outside
@@ -87,6 +90,11 @@ func New(ctx context.Context, o Options) (_ *Lab, err error) {
 			err = errors.Join(err, l.Down())
 		}
 	}()
+	if o.Join {
+		if err := l.addStoreHost(); err != nil {
+			return nil, err
+		}
+	}
 	if len(o.Store) == 0 {
 		o.Progress("starting the store")
 		if err := l.StartStore(ctx); err != nil {
@@ -112,6 +120,11 @@ func New(ctx context.Context, o Options) (_ *Lab, err error) {
 	}
 	o.Progress("starting the agents")
 	for _, n := range l.Nodes {
+		if o.Join {
+			if _, err := n.Join(ctx); err != nil {
+				return nil, err
+			}
+		}
 		if err := n.StartAgent(); err != nil {
 			return nil, err
 		}
@@ -149,7 +162,10 @@ func (l *Lab) agentStore() []string {
 // StartStore starts the store and waits until it answers.
 func (l *Lab) StartStore(ctx context.Context) error {
 	args := append([]string{"store", "--dir", filepath.Join(l.Dir, "store"), "--listen", l.StoreEndpoint()}, l.opts.StoreArgs...)
-	p, err := l.start("store", nil, args...)
+	if l.storeHost != nil {
+		args = append(args, "--listen", "https://"+l.StoreAddr())
+	}
+	p, err := l.start("store", l.storeHost, args...)
 	if err != nil {
 		return err
 	}
@@ -191,6 +207,9 @@ func (l *Lab) addNode(i int) error {
 // NodeName is the node's name in the store. It outlives the namespace: a rebooted node has another one.
 func (n *Node) NodeName() string { return fmt.Sprintf("n%d", n.Index) }
 
+// settings is the agent's file.
+func (n *Node) settings() string { return filepath.Join(n.dir(), "agent.yaml") }
+
 func (n *Node) dir() string { return filepath.Join(n.lab.Dir, n.NodeName()) }
 
 // Socket is the path of the agent's socket.
@@ -220,11 +239,12 @@ func (n *Node) StartAgent() error {
 			return err
 		}
 	}
-	path := filepath.Join(n.dir(), "agent.yaml")
-	if err := os.WriteFile(path, []byte(n.config()), 0o600); err != nil {
-		return err
+	if !n.lab.opts.Join { // which writes them
+		if err := os.WriteFile(n.settings(), []byte(n.config()), 0o600); err != nil {
+			return err
+		}
 	}
-	p, err := n.lab.startWith(n.AgentEnv, "agent-"+n.NodeName(), n.Host, "agent", "--config", path)
+	p, err := n.lab.startWith(n.AgentEnv, "agent-"+n.NodeName(), n.Host, "agent", "--config", n.settings())
 	n.Agent = p
 	return err
 }
