@@ -396,3 +396,49 @@ func TestAllocators(t *testing.T) {
 		t.Errorf("in the end: %s, %v", b, err)
 	}
 }
+
+// TestJoinsMeanwhile: what others write is not disturbed by hosts that join and leave, though each changes etcd's users
+// and roles, which makes requests that are under way fail.
+func TestJoinsMeanwhile(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	s := c.member(join.RoleNode, "n1").store()
+	node, err := s.Create(ctx, &api.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	writes := 0
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			node.SetLabels(map[string]string{"n": fmt.Sprint(writes)})
+			var err error
+			if node, err = s.Update(ctx, node); err != nil {
+				t.Errorf("write %d: %v", writes, err)
+				return
+			}
+			writes++
+		}
+	}()
+	for i := range 10 {
+		name := fmt.Sprintf("x%d", i)
+		c.member(join.RoleNode, name)
+		if _, err := c.admin.Expel(ctx, name); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	<-done
+	t.Logf("%d writes", writes)
+	if writes < 10 {
+		t.Errorf("%d writes only", writes)
+	}
+}

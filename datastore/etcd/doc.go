@@ -10,7 +10,8 @@
 //
 // The server must be etcd 3.5.8 or newer: before that, the answer to a progress request could overtake changes.
 // A user needs a role with access to the whole prefix: a watch is one stream over all of its kinds, which keeps the
-// order of revisions between them.
+// order of revisions between them. What a user may write is the server's affair: on the network `tortie store` lets each
+// node write what is its own, whatever the prefix (docs/store.md).
 //
 // A store that is restored from a backup has revisions that clients have seen with another content. Clients notice when
 // the cluster id differs or when term or revision went back, and compare everything. Where a restore keeps the cluster

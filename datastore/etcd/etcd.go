@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
+	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/datastore/internal/revkv"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -73,6 +75,24 @@ func (b *backend) Close() error {
 	return nil
 }
 
+const (
+	tokenTries = 3
+	authTries  = 50
+	authPause  = 2 * time.Millisecond
+)
+
+// pause waits a moment, of no fixed length.
+func pause(ctx context.Context) error {
+	t := time.NewTimer(authPause/2 + rand.N(authPause))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
 // do makes a call, with another token if the server asks for one.
 func (b *backend) do(ctx context.Context, call func() error) error {
 	conn := b.c.ActiveConnection()
@@ -81,6 +101,11 @@ func (b *backend) do(ctx context.Context, call func() error) error {
 		conn.ResetConnectBackoff()
 	}
 	for try := 1; ; try++ {
+		if try > 1 && b.tokens == nil {
+			if err := pause(ctx); err != nil {
+				return translate(ctx, err)
+			}
+		}
 		var old string
 		if b.tokens != nil {
 			old = b.tokens.current()
@@ -88,13 +113,18 @@ func (b *backend) do(ctx context.Context, call func() error) error {
 		err := call()
 		e := rpctypes.Error(err)
 		switch {
-		case err == nil || try == 3 || !wantsToken(e):
+		case b.tokens == nil && errors.Is(e, rpctypes.ErrAuthOldRevision):
+			// Users or roles have changed while the call was under way, as when a host joins: asking again cures it.
+			if try == authTries {
+				return fmt.Errorf("%w: its users and roles change all the time: %s", datastore.ErrUnavailable, describe(err))
+			}
+		case err == nil || try == tokenTries || !wantsToken(e):
 			return translate(ctx, err)
 		case b.tokens != nil:
 			if err := b.tokens.refresh(ctx, conn, old); err != nil {
 				return translate(ctx, err)
 			}
-		case !errors.Is(e, rpctypes.ErrAuthOldRevision): // which is cured by asking again
+		default:
 			return translate(ctx, err)
 		}
 	}
