@@ -36,7 +36,9 @@ type step struct {
 var (
 	fence   = regexp.MustCompile("^( *)```(.*)$")
 	comment = regexp.MustCompile(`(?s)^<!--\s*(machines|machine|recipes|exits|file|not run|run):?\s*(.*?)\s*-->$`)
-	named   = regexp.MustCompile(`^# ([\w./-]+\.(?:yaml|conflist))$`)
+	// indented is a command in a block that is one only by its indentation.
+	indented = regexp.MustCompile(`^ {4,}(tortie|systemctl|ip|nft|make|curl|install) `)
+	named    = regexp.MustCompile(`^# ([\w./-]+\.(?:yaml|conflist))$`)
 )
 
 // kinds of blocks; a block without one is a mistake, as nobody knows whether to run it.
@@ -93,6 +95,8 @@ func parsePage(text string) (*page, error) {
 			continue
 		case strings.TrimSpace(line) == "":
 			continue
+		case indented.MatchString(line):
+			return nil, fmt.Errorf("%d: commands stand between fences", i+1)
 		}
 		if next != (step{}) {
 			return nil, fmt.Errorf("%d: a comment about a block, and no block below it", i+1)
@@ -126,7 +130,8 @@ func (p *page) comment(text string, line int, next *step) error {
 			err = fmt.Errorf("why is it not run?")
 		}
 	case "run":
-		p.steps = append(p.steps, step{line: line, kind: "run", text: m[2] + "\n"})
+		p.steps = append(p.steps, step{line: line, kind: "run", text: m[2] + "\n", everywhere: next.everywhere})
+		*next = step{}
 	}
 	return err
 }
@@ -160,10 +165,11 @@ systemctl stop x
 		t.Error(d)
 	}
 	for text, says := range map[string]string{
-		"```\nx\n```":                   `1: a block of ""`,
-		"<!-- exits 1 -->\n\nand so on": "3: a comment about a block",
-		"<!-- not run: -->\n```sh\n```": "1: why",
-		"\n<!-- exits many -->":         "2: ",
+		"```\nx\n```":                      `1: a block of ""`,
+		"<!-- exits 1 -->\n\nand so on":    "3: a comment about a block",
+		"<!-- not run: -->\n```sh\n```":    "1: why",
+		"\n<!-- exits many -->":            "2: ",
+		"so:\n\n    tortie status -o json": "3: commands",
 	} {
 		if _, err := parsePage(text); err == nil || !strings.HasPrefix(err.Error(), says) {
 			t.Errorf("%q: %v, want %s", text, err, says)
