@@ -19,6 +19,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/tortie/tortie/internal/netns"
+	"github.com/tortie/tortie/test/build"
 	"github.com/tortie/tortie/test/lab"
 	"github.com/tortie/tortie/test/machine"
 )
@@ -98,13 +99,8 @@ func (b *bed) build(t *testing.T) {
 	for _, d := range []string{"bin", "cni", "conf"} {
 		errs = append(errs, os.Mkdir(b.path(d), 0o755))
 	}
-	for to, pkg := range map[string]string{"tortie": "cmd/tortie", "bin/tortie-cni": "cmd/tortie-cni", "pause": "test/containerd/pause"} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.path(to), "github.com/tortie/tortie/"+pkg)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("building %s: %v\n%s", pkg, err, out)
-		}
-	}
+	errs = append(errs, build.Programs(map[string]string{
+		b.path("tortie"): "cmd/tortie", b.path("bin", "tortie-cni"): "cmd/tortie-cni", b.path("pause"): "test/containerd/pause"}))
 	for _, p := range []string{"loopback", "portmap"} { // the runtime calls the first itself
 		errs = append(errs, os.Symlink(filepath.Join(debianPlugins, p), b.path("bin", p)))
 	}

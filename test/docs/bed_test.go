@@ -13,6 +13,7 @@ import (
 
 	"github.com/tortie/tortie/internal/netns"
 	"github.com/tortie/tortie/internal/netns/netnstest"
+	"github.com/tortie/tortie/test/build"
 	"github.com/tortie/tortie/test/machine"
 )
 
@@ -35,12 +36,10 @@ func prepare(dir string) (tools, error) {
 			return tl, err
 		}
 	}
-	for _, p := range []string{"tortie", "tortie-cni"} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(tl.bin(), p), "github.com/tortie/tortie/cmd/"+p)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return tl, fmt.Errorf("building %s: %w\n%s", p, err, out)
-		}
+	err := build.Programs(map[string]string{
+		filepath.Join(tl.bin(), "tortie"): "cmd/tortie", filepath.Join(tl.bin(), "tortie-cni"): "cmd/tortie-cni"})
+	if err != nil {
+		return tl, err
 	}
 	self, err := os.Executable()
 	if err != nil {
