@@ -205,6 +205,8 @@ func checkProto(_ *drivers.State, p Probe) error {
 	pk := p.Packet
 	is6 := pk.Src.Is6()
 	switch {
+	case p.Extended && (!is6 || pk.ARP || p.Fragmented || isLink(pk)):
+		return fmt.Errorf("only whole IPv6 packets that are no neighbour discovery have another header")
 	case pk.ARP:
 		return nil
 	case pk.Proto == protoICMP && is6, pk.Proto == protoICMPv6 && !is6:

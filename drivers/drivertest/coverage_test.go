@@ -61,8 +61,8 @@ func TestCoverage(t *testing.T) {
 	}
 	all := sightings(t, cases)
 	t.Logf("%d cases, %d States, %d verdict lines, %d packets", len(cases), scenes, lines, len(all))
-	if len(cases) < 150 || lines < 600 {
-		t.Errorf("%d cases with %d verdict lines; want at least 150 with 600", len(cases), lines)
+	if len(cases) < 250 || lines < 1500 {
+		t.Errorf("%d cases with %d verdict lines; want at least 250 with 1500", len(cases), lines)
 	}
 	t.Run("ways", func(t *testing.T) { complete(t, ways(all), wantWays()) })
 	t.Run("flow table", func(t *testing.T) { complete(t, flowTable(all), wantFlowTable()) })
@@ -155,6 +155,8 @@ func flowTable(all []sighting) map[string]int {
 			state = "mid-stream"
 		case s.p.Fragmented:
 			state = "fragmented"
+		case s.p.Extended:
+			state = "extended"
 		case s.p.Packet.OrigDst.IsValid():
 			state = "translated"
 		}
@@ -180,7 +182,7 @@ func wantFlowTable() []string {
 	for _, place := range []string{"workload", "iface", "process", "unknown"} {
 		want = append(want, fmt.Sprintf("invalid %s: deny", place))
 	}
-	return perFamily(want...)
+	return append(perFamily(want...), "IPv6, extended: allow", "IPv6, extended: deny")
 }
 
 // clauses counts the packets that each kind of clause decides: where taking out the rule, or the clause alone, turns the

@@ -108,6 +108,7 @@
 //	related, invalid, untracked  what the flow table says of it; without any of these it is new
 //	midstream                    a TCP connection that is picked up in its middle
 //	fragmented                   in two IP fragments
+//	extended                     IPv6, with a header of destination options ahead of what the line says
 //	sport=N                      source port; else a free one
 //	mac=MAC                      source MAC; else the workload's
 //	link                         between link-local addresses, with hop limit 255

@@ -107,6 +107,10 @@ type Probe struct {
 	// Fragmented sends the packet as two IP fragments, the first one first. Delivered = the whole came out, in
 	// fragments or reassembled. Not with ARP, not with CT Untracked, not with ND.
 	Fragmented bool
+
+	// Extended puts a header with destination options between the IPv6 header and what Proto says. It is no concern of
+	// policy. Not with fragments, not with ND.
+	Extended bool
 }
 
 // Result is what became of a probe.

@@ -170,6 +170,9 @@ func (lp *lineParse) parseFlag(w string) error {
 		lp.p.MidStream = true
 	case "fragmented":
 		lp.p.Fragmented = true
+	case "extended":
+		lp.p.Extended = true
+		lp.families[0] = false
 	case "link":
 		lp.link, pk.HopLimit = true, 255
 	case "hop-limit":
@@ -324,6 +327,7 @@ func probeText(p Probe) string {
 	}
 	add(p.MidStream, "midstream")
 	add(p.Fragmented, "fragmented")
+	add(p.Extended, "extended")
 	add(pk.HopLimit != 0, "hop-limit="+strconv.Itoa(int(pk.HopLimit)))
 	add(pk.OrigDst.IsValid(), "orig="+pk.OrigDst.String())
 	add(pk.SrcMAC != drivers.MAC{} && pk.SrcMAC != from.MAC, "mac="+macText(pk.SrcMAC))

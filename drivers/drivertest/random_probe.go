@@ -55,7 +55,10 @@ func rulesOf(s *drivers.State) map[string][]*drivers.Rule {
 func (g *gen) probe(s *drivers.State, rules map[string][]*drivers.Rule) Probe {
 	from, to := g.site(), g.site()
 	var m drivers.Match
-	if rs := rules[pick(g, []string{from.Place.Iface, to.Place.Iface})]; len(rs) > 0 && g.chance(80) {
+	early, atService := g.beforeDNAT(s)
+	if atService = atService && g.chance(12); atService {
+		from, m = early.from, pick(g, early.rules).Match
+	} else if rs := rules[pick(g, []string{from.Place.Iface, to.Place.Iface})]; len(rs) > 0 && g.chance(80) {
 		m = pick(g, rs).Match
 	}
 	p := Probe{}
@@ -73,13 +76,56 @@ func (g *gen) probe(s *drivers.State, rules map[string][]*drivers.Rule) Probe {
 		pk.Src = ownAddr(from, to, v6, false)
 	}
 	g.proto(s, pk, &m, v6)
-	g.ct(&p)
+	if g.ct(&p); atService {
+		p = newFlow(p)
+	}
+	p.Extended = v6 && !p.Fragmented && g.chance(6)
 	g.failsafePort(s, pk)
 	if pk.From.Kind == drivers.PlaceWorkload || pk.From.Kind == drivers.PlaceUnknown {
 		pk.SrcMAC = from.MAC
 		g.spoof(pk)
 	}
-	g.translate(s, pk, &m)
+	g.translate(s, pk, &m, atService)
+	return p
+}
+
+// earlyPolicy is what is asked about packets from a site before they are translated.
+type earlyPolicy struct {
+	from  Site
+	rules []*drivers.Rule
+}
+
+// beforeDNAT picks a host interface with pre-DNAT policy, if there is one.
+func (g *gen) beforeDNAT(s *drivers.State) (earlyPolicy, bool) {
+	var all []earlyPolicy
+	for _, site := range sites {
+		e := s.Endpoints[hostID(site.Place.Iface)]
+		if site.Place.Kind != drivers.PlaceHostIface || e == nil || e.Policy.PreDNAT.In == nil {
+			continue
+		}
+		x := earlyPolicy{from: site}
+		for id := range (&drivers.Endpoint{Policy: drivers.EndpointPolicy{PreDNAT: e.Policy.PreDNAT}}).PolicyIDs {
+			for i := range s.Policies[id].In {
+				x.rules = append(x.rules, &s.Policies[id].In[i])
+			}
+		}
+		if len(x.rules) > 0 {
+			all = append(all, x)
+		}
+	}
+	if len(all) == 0 {
+		return earlyPolicy{}, false
+	}
+	return pick(g, all), true
+}
+
+// newFlow makes p one that can be translated.
+func newFlow(p Probe) Probe {
+	p.Reply, p.MidStream, p.Fragmented = false, false, false
+	pk := &p.Packet
+	if pk.CT = drivers.CTNew; pk.Proto != protoTCP && pk.Proto != protoUDP {
+		pk.Proto, pk.ICMPType, pk.ICMPCode, pk.DstPort = protoTCP, 0, 0, 80
+	}
 	return p
 }
 
@@ -96,10 +142,13 @@ func (g *gen) failsafePort(s *drivers.State, pk *drivers.Packet) {
 }
 
 // translate makes p a packet to a service, sometimes: more often where pre-DNAT policy looks at where it was sent to.
-func (g *gen) translate(s *drivers.State, pk *drivers.Packet, m *drivers.Match) {
+func (g *gen) translate(s *drivers.State, pk *drivers.Packet, m *drivers.Match, always bool) {
 	e := s.Endpoints[hostID(pk.From.Iface)]
 	percent := 8
-	if e != nil && e.Policy.PreDNAT.In != nil {
+	switch {
+	case always:
+		percent = 100
+	case e != nil && e.Policy.PreDNAT.In != nil:
 		percent = 60
 	}
 	if pk.CT != drivers.CTNew || pk.Proto != protoTCP && pk.Proto != protoUDP || !g.chance(percent) {
@@ -109,7 +158,17 @@ func (g *gen) translate(s *drivers.State, pk *drivers.Packet, m *drivers.Match) 
 	if pk.Src.Is6() {
 		as = addrs("fd96::1", "fd96::77", "fd20::1", "fd21::1")
 	}
-	pk.OrigDst = netip.AddrPortFrom(pick(g, as), g.port(s, &m.Dst, pk.Dst, pk.Proto))
+	at := pick(g, as)
+	for range 4 { // rather one that the rule speaks of
+		if always && !inAny(m.Dst.Nets, at) && !g.inAnySet(s, m.Dst.Sets, at) {
+			at = pick(g, as)
+		}
+	}
+	pk.OrigDst = netip.AddrPortFrom(at, g.port(s, &m.Dst, at, pk.Proto))
+}
+
+func (g *gen) inAnySet(s *drivers.State, ids []drivers.SetID, a netip.Addr) bool {
+	return slices.ContainsFunc(ids, func(id drivers.SetID) bool { return s.Sets[id].Contains(a) })
 }
 
 // site is a random place; Unknown ones are rare, since there is one verdict only.

@@ -32,7 +32,7 @@ func (r *runner) everyWrite(ctx context.Context, seed uint64) error {
 }
 
 // damages is how many times one stop is tampered with.
-const damages = 25
+const damages = 12
 
 // damage sees that a resync repairs what somebody damaged, and nothing else.
 func (r *runner) damage(ctx context.Context, seed uint64) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tortie/tortie/drivers"
 )
@@ -133,7 +134,7 @@ func (r *runner) oldOrNew(ctx context.Context, seed uint64) error {
 		newLow, _ := drivers.Lower(next, r.f)
 		ch := Diff(oldLow, newLow)
 		for _, p := range g.probes(s, 60) {
-			if CheckProbe(next, p) == nil && (r.f.Atomic || untouchedBy(ch, newLow, p.Packet)) {
+			if CheckProbe(next, p) == nil && sameNeighbour(s, next, p.Packet.To.Iface) && (r.f.Atomic || untouchedBy(ch, newLow, p.Packet)) {
 				ps = append(ps, p)
 			}
 		}
@@ -173,6 +174,16 @@ func (r *runner) oldOrNew(ctx context.Context, seed uint64) error {
 		}
 	}
 	return nil
+}
+
+// sameNeighbour reports whether a workload, if one is on the interface, keeps its addresses and its MAC: nobody is there to
+// be asked for another, and what waits for an answer is late but not lost.
+func sameNeighbour(old, now *drivers.State, iface string) bool {
+	a, b := workloadOn(old, iface), workloadOn(now, iface)
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.MAC == b.MAC && slices.Equal(a.Addrs, b.Addrs)
 }
 
 // untouchedBy reports whether nothing that decides about p has changed.

@@ -12,7 +12,7 @@ import (
 // What growth may cost. The figures are counts of writes, which no busy machine changes; time has a bound that only a
 // driver of another order of magnitude misses.
 const (
-	growthPolicies      = 250
+	growthPolicies      = 100
 	writesPerPolicy     = 16
 	writesMore          = 12 // by which an Apply may cost more for a State of twice the size
 	growthApplyDeadline = 30 * time.Second

@@ -134,7 +134,7 @@ func TestRandomFindsAndShrinks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newFakeHarness(drivers.AllFeatures("wrong"))
 			mistakes[name](h)
-			c, text := found(t, h, drivertest.Options{Cases: []drivertest.Case{}, Random: 6000, Walks: -1, Seed: 7})
+			c, text := found(t, h, drivertest.Options{Cases: []drivertest.Case{}, Random: 10000, Walks: -1, Seed: 7})
 			if n := strings.Count(text, "\n"); n > 32 {
 				t.Errorf("%d lines:\n%s", n, text)
 			}

@@ -24,6 +24,7 @@ const (
 
 	protoICMP, protoTCP, protoUDP, protoFragment = 1, 6, 17, 44
 	protoICMPv6, protoSCTP, protoUDPLite         = 58, 132, 136
+	protoDestOptions                             = 60
 
 	nonceLen     = 16
 	fragmentLen  = 64
@@ -314,6 +315,11 @@ func (g *tagged) ip(payload []byte, dst netip.Addr, proto uint8, f *fragment) []
 		payload = append(binary.BigEndian.AppendUint32(h, g.index+1), payload...)
 		proto = protoFragment
 	}
+	if g.Extended {
+		const padN = 1
+		payload = append([]byte{proto, 0, padN, 4, 0, 0, 0, 0}, payload...)
+		proto = protoDestOptions
+	}
 	b := []byte{0x60 | tos>>4, tos << 4, 0, 0}
 	b = binary.BigEndian.AppendUint16(b, uint16(len(payload)))
 	b = append(b, proto, hops)
@@ -386,6 +392,9 @@ func findNonces(b []byte, magic [8]byte) []sighting {
 		s.dst, _ = netip.AddrFromSlice(b[24:40])
 		if s.proto == protoFragment && len(payload) >= 8 {
 			first = (uint16(payload[2])<<8|uint16(payload[3]))&^7 == 0
+			s.proto, payload = payload[0], payload[8:]
+		}
+		if s.proto == protoDestOptions && len(payload) >= 8 {
 			s.proto, payload = payload[0], payload[8:]
 		}
 	default:
