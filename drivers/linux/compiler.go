@@ -35,6 +35,7 @@ type compiler struct {
 	exact    map[Key]map[drivers.SetID]*drivers.SetChange
 	version  int // of the last analysis that differed
 	limits   limits
+	counting bool // rules count what they match
 	ifaces   map[string]*iface
 	where    map[drivers.EndpointID]string
 	encaps   map[netip.Prefix]drivers.Encap

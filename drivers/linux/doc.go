@@ -22,7 +22,7 @@
 //	linux.go     Driver: Open, Apply, Close
 //	apply_*      one Apply: transaction, bisection of a refused one, quarantine
 //	emit_*       rules and sets as netlink attributes; nft_* and socket_* send them, readback_* compares
-//	monitor_*    hears who else touches our tables
+//	monitor_*    hears who else touches our tables; counters_* what rules have matched, if that was asked for
 //	cut_*        deletes the flows that a changed State denies; sever_* sees that they stay dead; conntrack_* the flow table
 //	features_*   what this kernel takes; inspect_* foreign rules in the way; clean_* removal, and cutting flows
 //	routes_*     routes and neighbours; attach_* plugs workloads in; inventory_* tells the host's interfaces

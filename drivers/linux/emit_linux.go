@@ -172,6 +172,8 @@ func (a *Action) exprs() []any {
 		}}
 	case ActMasquerade:
 		return []any{&expr.Masq{}}
+	case ActCount:
+		return []any{&expr.Counter{}}
 	case ActVMap:
 		return []any{
 			load(a.Field, unix.NFT_REG_1),

@@ -22,6 +22,10 @@ type Options struct {
 	// Netns is the path of the network namespace to program; "" is the caller's own.
 	Netns string
 
+	// Count makes each rule of a policy count the packets that it matches, for Counters. Rules are not merged then: a packet
+	// meets them one after another, and a node with thousands of policies pays for that.
+	Count bool
+
 	// refuse is asked before each write; an error stands for the kernel's. For tests.
 	refuse func(o drivers.ObjectRef, what string) error
 	// features is what an earlier probe of this kernel found; the zero value probes. For tests: a probe waits for the
@@ -64,6 +68,7 @@ var (
 	_ drivers.Inventory  = (*Driver)(nil)
 	_ drivers.Inspector  = (*Driver)(nil)
 	_ drivers.Cleaner    = (*Driver)(nil)
+	_ drivers.Counters   = (*Driver)(nil)
 	_ drivers.FlowCutter = (*Driver)(nil)
 )
 
@@ -84,6 +89,9 @@ func Open(ctx context.Context, o Options) (_ *Driver, err error) {
 	d := &Driver{opts: o, log: o.Log.With("driver", driverName), comp: newCompiler(), quarantine: map[drivers.ObjectRef]quarantined{}, prefixes: []string{defaultPrefix}}
 	if o.limits != (limits{}) {
 		d.comp.limits = o.limits
+	}
+	if o.Count {
+		d.comp.limits, d.comp.counting = noMerging(), true
 	}
 	defer func() {
 		if err != nil {

@@ -252,6 +252,9 @@ func policyRules(m *matcher, r *drivers.Rule, resolved bool, st style) []Rule {
 		}
 		acts = []Action{{Kind: ActDrop}}
 	}
+	if m.c.counting {
+		acts = append([]Action{{Kind: ActCount}}, acts...)
+	}
 	var rules []Rule
 	for _, ms := range m.rule(&r.Match) {
 		rules = append(rules, Rule{Matches: ms, Actions: acts, Comment: comment})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"iter"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -27,6 +28,13 @@ type limits struct {
 
 func defaultLimits() limits {
 	return limits{groupMin: 64, groupCut: 128, policies: 4, rules: 16, members: 256}
+}
+
+// noMerging keeps each rule by itself.
+func noMerging() limits {
+	l := defaultLimits()
+	l.policies, l.rules = math.MaxInt, math.MaxInt
+	return l
 }
 
 // The most that one rule may become, and the most rules that go into one merged set, so that a change of one of them

@@ -170,6 +170,7 @@ const (
 	ActLog
 	ActMasquerade
 	ActVMap // looks Field up in VMap and does what it finds
+	ActCount
 )
 
 // Action is one thing that a rule does.

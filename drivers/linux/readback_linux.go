@@ -210,7 +210,7 @@ func sameExprs(ours, theirs []byte) bool {
 	return slices.EqualFunc(a, b, func(x, y []byte) bool {
 		mx, my := attrMap(x), attrMap(y)
 		name := text(mx[unix.NFTA_EXPR_NAME])
-		return name == text(my[unix.NFTA_EXPR_NAME]) && sameAttrs(name, mx[unix.NFTA_EXPR_DATA], my[unix.NFTA_EXPR_DATA])
+		return name == text(my[unix.NFTA_EXPR_NAME]) && (name == "counter" || sameAttrs(name, mx[unix.NFTA_EXPR_DATA], my[unix.NFTA_EXPR_DATA]))
 	})
 }
 

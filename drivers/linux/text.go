@@ -215,6 +215,8 @@ func (a *Action) String() string {
 		return "log prefix " + strconv.Quote(a.Prefix)
 	case ActMasquerade:
 		return "masquerade"
+	case ActCount:
+		return "counter"
 	}
 	return fields[a.Field].name + " vmap @" + a.VMap
 }
