@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/test/bench/load"
 )
 
 // rateRow: connections per second to a pod with many rules, of which the last decides, against one with 10.
@@ -36,7 +37,7 @@ func rateRow(ctx context.Context, m *measurement) error {
 func (m *measurement) shape(ctx context.Context, rules func(n int) []api.Object) (rates [][]float64, err error) {
 	few, many := rules(10), rules(m.Size.Rules)
 	p := m.bed.pair
-	servers := []way{{"10 rules", p.client.Host, p.server.Host}, {"many rules", p.client.Host, p.loaded.Host}}
+	servers := []way{{name: "10 rules", from: p.client.Host, to: p.server.Host}, {name: "many rules", from: p.client.Host, to: p.loaded.Host}}
 	const deciding = "bench-server"
 	was, err := m.bed.store.Get(ctx, api.Key{Kind: "GlobalNetworkPolicy", Name: deciding})
 	if err != nil {
@@ -58,7 +59,7 @@ func (m *measurement) shape(ctx context.Context, rules func(n int) []api.Object)
 		return nil, err
 	}
 	return Interleave(m.Size.Rounds, len(servers), func(i int) (float64, error) {
-		r, err := m.rate(ctx, servers[i], "connect")
+		r, err := m.rate(ctx, servers[i], load.Connect)
 		return r.PerSecond, err
 	})
 }

@@ -14,6 +14,7 @@ import (
 type way struct {
 	name     string
 	from, to *lab.Host
+	tracked  bool // by the plain nodes
 }
 
 func (w way) target(port uint16) string { return target(w.to.Addr(4), port) }
@@ -21,16 +22,20 @@ func (w way) target(port uint16) string { return target(w.to.Addr(4), port) }
 // ways are those of the pair. The plain one of the same length is said beside each.
 func (p *pair) ways() []way {
 	return []way{
-		{"plain, same node", p.plainClient, p.plainServer}, {"plain, across nodes", p.plainClient, p.plainFar},
-		{"same node", p.client.Host, p.server.Host}, {"across nodes", p.client.Host, p.far.Host},
+		{name: "plain, same node", from: p.plainClient, to: p.plainServer}, {name: "plain, across nodes", from: p.plainClient, to: p.plainFar},
+		{name: "same node", from: p.client.Host, to: p.server.Host}, {name: "across nodes", from: p.client.Host, to: p.far.Host},
 	}
 }
 
 // connectRow: connections that carry one request.
 func connectRow(ctx context.Context, m *measurement) (err error) {
 	p := m.bed.pair
-	ways := append(p.ways(), way{"same node, many policies on the pod", p.client.Host, p.loaded.Host},
-		way{"across nodes, many policies on the pod", p.client.Host, p.farLoaded.Host})
+	ways := append(p.ways(),
+		way{name: fmt.Sprintf("same node, %d policies on the pod", m.Size.PodLoad), from: p.client.Host, to: p.loaded.Host},
+		way{name: fmt.Sprintf("across nodes, %d policies on the pod", m.Size.PodLoad), from: p.client.Host, to: p.farLoaded.Host},
+		way{name: "plain with connection tracking, same node", from: p.plainClient, to: p.plainServer, tracked: true},
+		way{name: "plain with connection tracking, across nodes", from: p.plainClient, to: p.plainFar, tracked: true})
+	defer func() { err = errors.Join(err, p.track(false)) }()
 	keys, err := m.bed.put(ctx, podLoad(m.Size.PodLoad))
 	defer func() { err = errors.Join(err, m.bed.drop(ctx, keys)) }()
 	if err != nil {
@@ -42,7 +47,10 @@ func connectRow(ctx context.Context, m *measurement) (err error) {
 		}
 	}
 	p50, err := Interleave(m.Size.Rounds, len(ways), func(i int) (float64, error) {
-		r, err := m.rate(ctx, ways[i], "crr")
+		if err := p.track(ways[i].tracked); err != nil {
+			return 0, err
+		}
+		r, err := m.rate(ctx, ways[i], load.Request)
 		return r.P50, err
 	})
 	if err != nil {
@@ -58,11 +66,26 @@ func connectRow(ctx context.Context, m *measurement) (err error) {
 	}{
 		{2, 0, AtMost(1.10), false}, {3, 1, AtMost(1.15), false},
 		{4, 0, AtMost(1.10), m.Size.PodLoad < 1000}, {5, 1, AtMost(1.15), m.Size.PodLoad < 1000},
+		{6, 0, Budget{}, false}, {7, 1, Budget{}, false},
 	} {
 		m.add(Result{Name: "ratio " + ways[r.num].name, What: "the same against plain routed veth: " + ways[r.num].name, Unit: "x",
 			Spread: Summarize(Ratios(p50[r.num], p50[r.den])), Budget: r.budget, Scaled: r.scaled})
 	}
 	return nil
+}
+
+// track makes the plain nodes track connections, as the least that a stateful firewall in the kernel costs, or not.
+func (p *pair) track(on bool) error {
+	rules := "flush ruleset"
+	if on {
+		rules += "; add table inet plain; add chain inet plain forward { type filter hook forward priority 0; };" +
+			"add rule inet plain forward ct state established,related accept"
+	}
+	var errs []error
+	for _, n := range p.plainNodes {
+		errs = append(errs, inside(n.Namespace(), "nft", rules))
+	}
+	return errors.Join(errs...)
 }
 
 // podLoad is n policies on the loaded servers that come ahead of the one that decides, and the network sets that they
@@ -81,9 +104,9 @@ func podLoad(n int) []api.Object {
 }
 
 // rate runs a client on one of the ways; a connection that failed is an error.
-func (m *measurement) rate(ctx context.Context, w way, client string) (load.Rated, error) {
+func (m *measurement) rate(ctx context.Context, w way, client load.Client) (load.Rated, error) {
 	var r load.Rated
-	err := m.bed.client(ctx, w.from, &r, client, w.target(crrPort), m.Size.Time.String())
+	err := m.bed.client(ctx, w.from, &r, string(client), w.target(crrPort), m.Size.Time.String())
 	if err == nil && r.Failed > 0 {
 		err = fmt.Errorf("%d of %d connections failed: %s", r.Failed, r.Failed+r.N, r.FirstErr)
 	}

@@ -26,21 +26,31 @@ type Rated struct {
 	P50, P99  float64 // microseconds for each
 }
 
-// Rate makes connections one after the other for d; with request, each carries one byte there and one back. Each ends
-// with a reset, so that no port is kept waiting.
-func Rate(to netip.AddrPort, d time.Duration, request bool) (Rated, error) {
+// Client is how Rate makes a connection. Each ends with a reset, so that no port is kept waiting.
+type Client string
+
+const (
+	// Connect opens a connection, and closes it.
+	Connect Client = "connect"
+	// Request sends one byte over it before, and waits for one back.
+	Request Client = "crr"
+)
+
+// Rate makes connections one after the other for d.
+func Rate(to netip.AddrPort, d time.Duration, c Client) (Rated, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	at := &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	once := func() error { return exchange(at, c == Request) }
 	// The first connection finds neighbours and fills caches; it is no part of the figure.
-	if err := exchange(at, request); err != nil {
+	if err := once(); err != nil {
 		return Rated{}, fmt.Errorf("connecting to %v: %w", to, err)
 	}
 	r := Rated{}
 	took := make([]float64, 0, 1<<18)
 	began := time.Now()
 	for now := began; now.Sub(began) < d; {
-		err := exchange(at, request)
+		err := once()
 		then := time.Now()
 		if err == nil {
 			took = append(took, float64(then.Sub(now).Nanoseconds())/1e3)
@@ -70,7 +80,7 @@ func exchange(at unix.Sockaddr, request bool) error {
 		return nil
 	}
 	b := [1]byte{'?'}
-	if _, err := unix.Write(fd, b[:]); err != nil {
+	if _, err := unix.Write(fd, b[:]); err != nil { // never interrupted: there is room for it
 		return err
 	}
 	for {
@@ -97,6 +107,9 @@ func dial(at unix.Sockaddr) (int, error) {
 	if err == nil {
 		err = unix.Connect(fd, at)
 	}
+	if err == unix.EINTR { // the runtime's signals do that; the connection goes on being made
+		err = connected(fd)
+	}
 	if err == unix.EINPROGRESS { // what SO_SNDTIMEO makes of a time-out
 		err = errors.New("no answer")
 	}
@@ -105,6 +118,29 @@ func dial(at unix.Sockaddr) (int, error) {
 		return 0, err
 	}
 	return fd, nil
+}
+
+// connected waits for a connection that is being made.
+func connected(fd int) error {
+	deadline := time.Now().Add(patience)
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return unix.EINPROGRESS
+		}
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(left.Milliseconds())+1)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && code != 0 {
+			err = unix.Errno(code)
+		}
+		return err
+	}
 }
 
 // Stream sends for d over one connection to a sink, and returns the bytes per second that arrived.

@@ -52,11 +52,11 @@ func at(port uint16) netip.AddrPort { return netip.AddrPortFrom(local, port) }
 
 func TestRateAndStream(t *testing.T) {
 	ns := loopback(t, "crr:8000", "sink:8001")
-	for _, request := range []bool{false, true} {
+	for _, c := range []Client{Connect, Request} {
 		err := ns.Do(func() error {
-			r, err := Rate(at(8000), 50*time.Millisecond, request)
+			r, err := Rate(at(8000), 50*time.Millisecond, c)
 			if err == nil && (r.N < 10 || r.Failed > 0 || r.P50 <= 0 || r.P99 < r.P50 || r.PerSecond < 100) {
-				t.Errorf("request %v: %+v", request, r)
+				t.Errorf("%s: %+v", c, r)
 			}
 			return err
 		})
@@ -75,7 +75,7 @@ func TestRateAndStream(t *testing.T) {
 		t.Error(err)
 	}
 	err = ns.Do(func() error {
-		if _, err := Rate(at(8009), time.Millisecond, true); err == nil {
+		if _, err := Rate(at(8009), time.Millisecond, Request); err == nil {
 			t.Error("a port that nobody serves gave a rate")
 		}
 		return nil

@@ -176,17 +176,16 @@ func loadCommand() *cobra.Command {
 			}()
 			return load.Serve(args, func() { fmt.Fprintln(cmd.OutOrStdout(), "ready") })
 		}},
-		timed("crr address:port time", func(_ context.Context, to netip.AddrPort, d time.Duration, _ []string) (any, error) {
-			return load.Rate(to, d, true)
-		}),
-		timed("connect address:port time", func(_ context.Context, to netip.AddrPort, d time.Duration, _ []string) (any, error) {
-			return load.Rate(to, d, false)
-		}),
 		timed("stream address:port time", func(_ context.Context, to netip.AddrPort, d time.Duration, _ []string) (any, error) {
 			return load.Stream(to, d)
 		}),
 		timed("flows address:port time rate kept", flows),
 	)
+	for _, c := range []load.Client{load.Connect, load.Request} {
+		cmd.AddCommand(timed(string(c)+" address:port time", func(_ context.Context, to netip.AddrPort, d time.Duration, _ []string) (any, error) {
+			return load.Rate(to, d, c)
+		}))
+	}
 	return cmd
 }
 
