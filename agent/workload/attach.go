@@ -36,7 +36,10 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 		return agentapi.AttachResponse{}, agentapi.Errorf(agentapi.CodeUnavailable, "the agent is not ready (%s): try again", missing)
 	}
 	clock := w.o.Metrics.start()
-	defer func() { clock.log(w.o.Log, want.Sandbox, err) }()
+	defer func() {
+		err = interrupted(ctx, err)
+		clock.log(w.o.Log, want.Sandbox, err)
+	}()
 	unlock, err := w.locks.lock(ctx, want.ID())
 	if err != nil {
 		return agentapi.AttachResponse{}, waitError("attach: waiting for another request about this workload", err)

@@ -20,7 +20,7 @@ func (w *Workloads) Detach(ctx context.Context, r agentapi.DetachRequest) error 
 		return agentapi.Errorf(agentapi.CodeUnsupported, "detach: this driver can't plug workloads in")
 	}
 	id := drivers.EndpointID{Kind: drivers.Workload, Sandbox: r.Sandbox, Interface: r.Interface}
-	err := w.detach(ctx, id, false)
+	err := interrupted(ctx, w.detach(ctx, id, false))
 	if _, left := w.o.Ledger.Get(id); left {
 		w.Kick()
 	}

@@ -259,6 +259,15 @@ func storeError(doing string, err error) error {
 	return agentapi.Errorf(code, "%s: %v", doing, err)
 }
 
+// interrupted lets a client try again where nothing is wrong but that its time is over, or that this agent is about to end:
+// the next one serves it.
+func interrupted(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil || agentapi.CodeOf(err) != "" {
+		return err
+	}
+	return agentapi.Errorf(agentapi.CodeUnavailable, "%v; try again", err)
+}
+
 // waitError puts an error of waiting into words for a client.
 func waitError(doing string, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {

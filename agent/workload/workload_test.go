@@ -497,6 +497,50 @@ func TestRunFinishes(t *testing.T) {
 	h.nothing(w, "in the end")
 }
 
+// stopping is an Attacher in an agent that is asked to end while it is at work.
+type stopping struct {
+	*host
+	stop func()
+}
+
+func (s stopping) Attach(ctx context.Context, _ drivers.Attachment) (drivers.Attached, error) {
+	s.stop()
+	return drivers.Attached{}, fmt.Errorf("attaching: %w", ctx.Err())
+}
+
+func (s stopping) Detach(ctx context.Context, a drivers.Attachment) error {
+	s.stop()
+	return errors.Join(s.host.Detach(ctx, a), ctx.Err())
+}
+
+// TestStoppingAgent: a client whose request is cut short by the end of the agent is told to try again, not that it has failed.
+func TestStoppingAgent(t *testing.T) {
+	h := newHost(t)
+	w := h.begin()
+	ctx, stop := context.WithCancel(t.Context())
+	w.o.Attacher = stopping{h, stop}
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_, err = w.Attach(ctx, agentapi.AttachRequest{Sandbox: "s1", Interface: "eth0", Workload: agentapi.Workload{Name: "db-0"},
+		Addresses: []netip.Addr{netip.MustParseAddr("10.65.0.2")}}, f)
+	if agentapi.CodeOf(err) != agentapi.CodeUnavailable {
+		t.Errorf("attach: %v", err)
+	}
+	h.nothing(w, "after an attach that was cut short")
+	w = h.begin()
+	if err := h.attach(w, "s1"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop = context.WithCancel(t.Context())
+	w.o.Attacher = stopping{h, stop}
+	if err := w.Detach(ctx, agentapi.DetachRequest{Sandbox: "s1", Interface: "eth0"}); agentapi.CodeOf(err) != agentapi.CodeUnavailable {
+		t.Errorf("detach: %v", err)
+	}
+}
+
 func TestEndpointNames(t *testing.T) {
 	seen := map[string]string{}
 	for _, c := range [][3]string{{"a-b", "c", "eth0"}, {"a", "b-c", "eth0"}, {"a", "b", "c-eth0"}, {"a--b", "c", "eth0"}} {
