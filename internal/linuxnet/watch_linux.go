@@ -131,18 +131,28 @@ func routeEvent(h *unix.NlMsghdr, data []byte) (Event, bool) {
 		addr = netip.IPv6Unspecified()
 	}
 	e := Event{Kind: RouteEvent, Gone: h.Type == unix.RTM_DELROUTE, Protocol: int(m.Protocol)}
-	attrs, err := nl.ParseRouteAttr(data[unix.SizeofRtMsg:])
-	if err != nil {
-		return Event{}, false
-	}
-	for _, a := range attrs {
+	whole := eachAttr(data[unix.SizeofRtMsg:], func(typ uint16, v []byte) {
 		switch {
-		case a.Attr.Type == unix.RTA_DST:
-			addr, _ = netip.AddrFromSlice(a.Value)
-		case a.Attr.Type == unix.RTA_PRIORITY && len(a.Value) == 4:
-			e.Metric = int(binary.NativeEndian.Uint32(a.Value))
+		case typ == unix.RTA_DST:
+			addr, _ = netip.AddrFromSlice(v)
+		case typ == unix.RTA_PRIORITY && len(v) == 4:
+			e.Metric = int(binary.NativeEndian.Uint32(v))
 		}
-	}
+	})
 	e.Dst = netip.PrefixFrom(addr, int(m.Dst_len))
-	return e, true
+	return e, whole
+}
+
+// eachAttr calls fn with the type and the value of each attribute in b, and reports whether b is whole. (The library's
+// function for this trusts lengths.)
+func eachAttr(b []byte, fn func(typ uint16, v []byte)) (whole bool) {
+	for len(b) >= unix.SizeofRtAttr {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < unix.SizeofRtAttr || n > len(b) {
+			return false
+		}
+		fn(binary.NativeEndian.Uint16(b[2:])&nl.NLA_TYPE_MASK, b[unix.SizeofRtAttr:n])
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	return true
 }
