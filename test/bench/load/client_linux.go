@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,8 +37,8 @@ const (
 
 // Rate makes connections one after the other for d.
 func Rate(to netip.AddrPort, d time.Duration, c Client) (Rated, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	pin(clientCPU)
+	defer unpin()
 	at := &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
 	once := func() error { return exchange(at, c == Request) }
 	// The first connection finds neighbours and fills caches; it is no part of the figure.
@@ -145,8 +144,8 @@ func connected(fd int) error {
 
 // Stream sends for d over one connection to a sink, and returns the bytes per second that arrived.
 func Stream(to netip.AddrPort, d time.Duration) (float64, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	pin(clientCPU)
+	defer unpin()
 	fd, err := dial(&unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
 	if err != nil {
 		return 0, fmt.Errorf("connecting to %v: %w", to, err)

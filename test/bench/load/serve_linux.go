@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -34,7 +33,9 @@ func Serve(specs []string, ready func()) error {
 			return fmt.Errorf("server %q: %w", spec, err)
 		}
 		go func() {
-			runtime.LockOSThread()
+			if kind != "echo" {
+				pin(serverCPU)
+			}
 			failed <- fmt.Errorf("server %q: %w", spec, serve(fd))
 		}()
 	}
