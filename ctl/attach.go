@@ -19,6 +19,7 @@ const netnsDir = "/run/netns"
 
 func attachCommand(env *Env) *cobra.Command {
 	r := agentapi.AttachRequest{}
+	allocate := agentapi.Allocate{}
 	var addrs, portList, labelList, spoof []string
 	var timeout time.Duration
 	cmd := &cobra.Command{
@@ -29,12 +30,19 @@ in the store. The command returns once the workload's policy is enforced. NETNS 
 
 Giving the same command again is harmless.`,
 		Example: `  ip netns add web
-  tortie attach web --address 10.65.0.2 --name web --namespace shop --label role=web --port http:TCP:80`,
+  tortie attach web --address 10.65.0.2 --name web --namespace shop --label role=web --port http:TCP:80
+  tortie attach web --pool blue -4`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeNetns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := parseAttach(&r, args[0], addrs, portList, labelList, spoof); err != nil {
 				return err
+			}
+			if allocate.V4 || allocate.V6 || len(allocate.Pools) > 0 {
+				if len(addrs) > 0 {
+					return usage("--address says which address; --pool, -4 and -6 are for one that the agent chooses")
+				}
+				r.Allocate = &allocate
 			}
 			r.TimeoutMS = timeout.Milliseconds()
 			path := args[0]
@@ -60,6 +68,9 @@ Giving the same command again is harmless.`,
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&addrs, "address", nil, "address of the workload (may be given several times: IPv4 and IPv6; default: from the address pools)")
+	f.StringArrayVar(&allocate.Pools, "pool", nil, "address pool to choose from, by name or prefix (may be given several times; default: any)")
+	f.BoolVarP(&allocate.V4, "ipv4", "4", false, "choose an IPv4 address (default: one of each family that there are pools of)")
+	f.BoolVarP(&allocate.V6, "ipv6", "6", false, "choose an IPv6 address")
 	f.StringVar(&r.Workload.Name, "name", "", "name of the workload (default: the namespace's)")
 	f.StringVarP(&r.Workload.Namespace, "namespace", "n", "default", "namespace of the workload")
 	f.StringArrayVar(&labelList, "label", nil, "label, as key=value (may be given several times)")

@@ -115,3 +115,47 @@ func TestPoolOfAnotherName(t *testing.T) {
 	wantCode(t, "a pool that isn't there", err, 102)
 	nothingLeft(t)
 }
+
+// TestAttachFromPool: what ADD can ask for, `tortie attach` can.
+func TestAttachFromPool(t *testing.T) {
+	withPools(t)
+	for _, tc := range []struct {
+		args []string
+		want string // prefixes, in order
+	}{
+		{[]string{"--pool", "cni-v6"}, "fd66::/112"},
+		{[]string{"-4"}, "10.66.0.0/24"},
+		{[]string{"-6", "-4"}, "10.66.0.0/24 fd66::/112"},
+		{[]string{"--pool", "10.66.0.0/24"}, "10.66.0.0/24"},
+	} {
+		c := newContainer(t)
+		eventually(t, strings.Join(tc.args, " "), func() string { // the agent hears of the pools soon
+			if _, err := shared.tortie(t, append([]string{"attach", c.path(), "--sandbox", c.id}, tc.args...)...); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		var prefixes []string
+		for _, a := range attachments(t)[0].Addresses {
+			prefix := "10.66.0.0/24"
+			if a.Is6() {
+				prefix = "fd66::/112"
+			}
+			if !netip.MustParsePrefix(prefix).Contains(a) {
+				t.Errorf("%v: %s is of no pool", tc.args, a)
+			}
+			prefixes = append(prefixes, prefix)
+		}
+		if got := strings.Join(prefixes, " "); got != tc.want {
+			t.Errorf("%v: addresses of %s, want %s", tc.args, got, tc.want)
+		}
+		if _, err := shared.tortie(t, "detach", c.path(), "--sandbox", c.id); err != nil {
+			t.Error(err)
+		}
+	}
+	c := newContainer(t)
+	if _, err := shared.tortie(t, "attach", c.path(), "--sandbox", c.id, "--address", "10.66.0.9", "--pool", "cni-v4"); err == nil || !strings.Contains(err.Error(), "--address") {
+		t.Errorf("both an address and a pool: %v", err)
+	}
+	nothingLeft(t)
+}
