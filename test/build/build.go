@@ -10,14 +10,14 @@ import (
 	"strings"
 )
 
-// Programs builds main packages of this module into files, statically and small, as they are released. The keys are the
-// files, the values the packages ("cmd/tortie"). The test must run in a folder two below the module's.
+// Programs builds main packages of this module into files, statically. The keys are the files, the values the packages
+// ("cmd/tortie"). The test must run in a folder two below the module's.
 func Programs(programs map[string]string) error {
 	if err := touchSources("../.."); err != nil {
 		return fmt.Errorf("looking at the sources: %w", err)
 	}
 	for file, pkg := range programs {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, "github.com/tortie/tortie/"+pkg)
+		cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", file, "github.com/tortie/tortie/"+pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("building %s: %w\n%s", pkg, err, out)

@@ -9,7 +9,7 @@
 //	```sh          a script, of which each command must succeed; what it prints does not matter
 //	```yaml        is checked by `tortie validate`; if its first line is "# NAME", that is the file that it becomes
 //	```verdicts    "shop/web -> shop/db tcp 5432 = allow": asked of `tortie explain`, then tried with packets
-//	```json, text  are only read by people
+//	```json, text, go, diff  are only read by people
 //
 // HTML comments say what only the test must know. Those about one block stand right above it:
 //

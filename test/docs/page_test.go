@@ -24,7 +24,7 @@ type page struct {
 // step is one thing that a reader does, or what stands between two of them.
 type step struct {
 	line int    // of the page
-	kind string // "heading", "console", "sh", "yaml", "json", "text", "verdicts"; of comments: "run", "recipes"
+	kind string // "heading", one of kinds; of comments: "run", "recipes"
 	text string
 	// What comments right above a block say of it.
 	file       string // that it becomes
@@ -42,7 +42,7 @@ var (
 )
 
 // kinds of blocks; a block without one is a mistake, as nobody knows whether to run it.
-var kinds = []string{"console", "sh", "yaml", "json", "text", "verdicts"}
+var kinds = []string{"console", "sh", "yaml", "json", "text", "verdicts", "go", "diff"}
 
 func readPage(path string) (*page, error) {
 	b, err := os.ReadFile(path)
