@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/drivers/drivertest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -263,7 +264,11 @@ func (w *walker) changeEndpoint(i int) {
 // and all that changed in it must have been marked.
 func TestCompilerFollows(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(6) {
+	seeds, steps := uint64(6), 150
+	if testing.Short() {
+		seeds, steps = 2, 60
+	}
+	for seed := range seeds {
 		w := newWalker(seed)
 		c, render := newCompiler(), Render
 		if seed%2 == 1 {
@@ -272,7 +277,7 @@ func TestCompilerFollows(t *testing.T) {
 		c.update(w.s, nil)
 		clear(c.touched)
 		before := objects(c.prog)
-		for i := range 150 {
+		for i := range steps {
 			w.step()
 			c.update(w.s, w.ch)
 			now := objects(c.prog)
@@ -338,4 +343,52 @@ func TestProgramSize(t *testing.T) {
 	if got := Render(scaleState(10, 400, 1, true)).Size() - base; got > 100*6+20 {
 		t.Errorf("100 more policies cost %d rules", got)
 	}
+}
+
+// TestCasesAgree: what the kernel would do with the programs of the suite's cases is what the oracle says of them, merged
+// wherever it can be done or not at all; and a compiler that follows a case from scene to scene makes the same programs.
+func TestCasesAgree(t *testing.T) {
+	t.Parallel()
+	cases, err := drivertest.Cases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		following := newCompiler()
+		following.limits = mergeAll()
+		var before *drivers.State
+		for _, sc := range c.Scenes {
+			low, _ := drivers.Lower(sc.State, everythingButHTTP())
+			var pks []drivers.Packet
+			for _, l := range sc.Lines {
+				for _, p := range l.Probes {
+					if p.Packet.SrcPort == 0 && hasPorts(p.Packet.Proto) {
+						p.Packet.SrcPort = 40000
+					}
+					pks = append(pks, p.Packet)
+				}
+			}
+			plain, all := Render(low), renderMerged(low)
+			t.Run(c.Name+"/"+sc.Title, func(t *testing.T) {
+				agree(t, low, &plain, pks)
+				agree(t, low, &all, pks)
+			})
+			if before == nil {
+				following.update(low.Clone(), nil)
+			} else {
+				following.update(low.Clone(), drivertest.Diff(before, low))
+			}
+			if d := cmp.Diff(objects(all), objects(following.prog)); d != "" {
+				t.Fatalf("%s, %s: a compiler that followed makes another program: %s", c.Name, sc.Title, d)
+			}
+			before = low
+		}
+	}
+}
+
+// everythingButHTTP is what nftables can do.
+func everythingButHTTP() drivers.Features {
+	f := drivers.AllFeatures("nftables")
+	f.HTTP = false
+	return f
 }

@@ -1,0 +1,320 @@
+package linux
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tortie/tortie/drivers"
+)
+
+// desk plays nf_tables on paper: it takes one op after another and refuses what the kernel would, above all what refers to
+// something that is not there, or takes away what something refers to.
+type desk struct {
+	tables map[Table]bool
+	sets   map[Key]*SetObject
+	elems  map[Key]elems
+	chains map[Key]*Chain
+	rules  map[Key][]Rule
+}
+
+func newDesk() *desk {
+	return &desk{tables: map[Table]bool{}, sets: map[Key]*SetObject{}, elems: map[Key]elems{}, chains: map[Key]*Chain{}, rules: map[Key][]Rule{}}
+}
+
+func (d *desk) do(o *op) error {
+	switch o.kind {
+	case opAddTable, opDelTable:
+		return d.table(o)
+	case opAddSet, opDelSet, opFlushSet, opAddElems, opDelElems:
+		return d.set(o)
+	}
+	return d.chain(o)
+}
+
+func (d *desk) table(o *op) error {
+	if d.tables[o.table] == (o.kind == opAddTable) {
+		return fmt.Errorf("is there: %t", d.tables[o.table])
+	}
+	d.tables[o.table] = o.kind == opAddTable
+	if o.kind == opDelTable {
+		for k := range d.sets {
+			if k.Table == o.table {
+				delete(d.sets, k)
+				delete(d.elems, k)
+			}
+		}
+		for k := range d.chains {
+			if k.Table == o.table {
+				delete(d.chains, k)
+				delete(d.rules, k)
+			}
+		}
+	}
+	return nil
+}
+
+func (d *desk) set(o *op) error {
+	k := o.set.Key
+	_, there := d.sets[k]
+	switch {
+	case !d.tables[o.table] || o.table != k.Table:
+		return fmt.Errorf("there is no table for it")
+	case there == (o.kind == opAddSet):
+		return fmt.Errorf("is there: %t", there)
+	}
+	switch o.kind {
+	case opAddSet:
+		d.sets[k], d.elems[k] = o.set, elems{}
+	case opFlushSet:
+		d.elems[k] = elems{}
+	case opDelSet:
+		if by := d.uses(k, ""); by != "" {
+			return fmt.Errorf("chain %s uses it", by)
+		}
+		delete(d.sets, k)
+		delete(d.elems, k)
+	case opDelElems:
+		for _, e := range o.elems {
+			if _, ok := d.elems[k][e.Key]; !ok {
+				return fmt.Errorf("element %x is not there", e.Key)
+			}
+			delete(d.elems[k], e.Key)
+		}
+	case opAddElems:
+		for _, e := range o.elems {
+			if err := d.add(k, o.set, e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *desk) add(k Key, s *SetObject, e Elem) error {
+	if _, ok := d.elems[k][e.Key]; ok {
+		return fmt.Errorf("element %x is there", e.Key)
+	}
+	if s.Interval {
+		for _, x := range d.elems[k] {
+			if x.Key <= e.Last && e.Key <= x.Last {
+				return fmt.Errorf("%x-%x overlaps %x-%x", e.Key, e.Last, x.Key, x.Last)
+			}
+		}
+	}
+	if s.Verdict && (e.Kind == ActJump || e.Kind == ActGoto) && d.chains[Key{k.Table, e.Chain}] == nil {
+		return fmt.Errorf("element %x leads to %s, which is not there", e.Key, e.Chain)
+	}
+	d.elems[k][e.Key] = e
+	return nil
+}
+
+func (d *desk) chain(o *op) error {
+	k := o.chain.Key
+	there := d.chains[k] != nil
+	switch {
+	case !d.tables[o.table] || o.table != k.Table:
+		return fmt.Errorf("there is no table for it")
+	case there == (o.kind == opAddChain):
+		return fmt.Errorf("is there: %t", there)
+	}
+	switch o.kind {
+	case opAddChain:
+		d.chains[k] = o.chain
+	case opFlushChain:
+		d.rules[k] = nil
+	case opAddRule:
+		r := o.chain.Rules[o.rule]
+		d.rules[k] = append(d.rules[k], r)
+		return d.resolves(k.Table, &r)
+	case opDelChain:
+		if len(d.rules[k]) > 0 {
+			return fmt.Errorf("it has rules")
+		}
+		if by := d.uses(Key{}, k.Name); by != "" {
+			return fmt.Errorf("%s leads to it", by)
+		}
+		delete(d.chains, k)
+		delete(d.rules, k)
+	}
+	return nil
+}
+
+// resolves reports what a rule names that is not there.
+func (d *desk) resolves(t Table, r *Rule) error {
+	for _, m := range r.Matches {
+		if m.Set != "" && d.sets[Key{t, m.Set}] == nil {
+			return fmt.Errorf("set %s is not there", m.Set)
+		}
+	}
+	for _, a := range r.Actions {
+		if a.Chain != "" && d.chains[Key{t, a.Chain}] == nil {
+			return fmt.Errorf("chain %s is not there", a.Chain)
+		}
+		if a.VMap != "" && d.sets[Key{t, a.VMap}] == nil {
+			return fmt.Errorf("map %s is not there", a.VMap)
+		}
+	}
+	return nil
+}
+
+// uses names something that refers to a set, or to a chain.
+func (d *desk) uses(set Key, chain string) string {
+	for k, rules := range d.rules {
+		for _, r := range rules {
+			if slices.ContainsFunc(r.Matches, func(m Match) bool { return m.Set != "" && (Key{k.Table, m.Set}) == set }) ||
+				slices.ContainsFunc(r.Actions, func(a Action) bool {
+					return chain != "" && a.Chain == chain || a.VMap != "" && (Key{k.Table, a.VMap}) == set
+				}) {
+				return k.Name
+			}
+		}
+	}
+	for k, es := range d.elems {
+		for _, e := range es {
+			if chain != "" && e.Chain == chain {
+				return k.Name
+			}
+		}
+	}
+	return ""
+}
+
+// program writes what is on the desk as a Program would be written.
+func (d *desk) program() Program {
+	p := Program{Chains: map[Key]*Chain{}, Sets: map[Key]*SetObject{}}
+	for k, c := range d.chains {
+		p.Chains[k] = &Chain{Key: k, Hook: c.Hook, Comment: c.Comment, Rules: d.rules[k]}
+	}
+	for k, s := range d.sets {
+		held := *s
+		held.Content = d.elems[k]
+		p.Sets[k] = &held
+	}
+	return p
+}
+
+// commit does ops, each of which must be possible, and sees that they lead to want.
+func (d *desk) commit(t *testing.T, want *Program, ops []op, what string) {
+	t.Helper()
+	for i := range ops {
+		if err := d.do(&ops[i]); err != nil {
+			t.Fatalf("%s: op %d of %d, %s: %v", what, i, len(ops), ops[i].String(), err)
+		}
+	}
+	if diff := cmp.Diff(objects(*want), objects(d.program())); diff != "" {
+		t.Fatalf("%s: the ops lead elsewhere (-want +got):\n%s", what, diff)
+	}
+}
+
+// TestPlanLeadsThere follows a random walk: the ops of each step can be done one after another, and lead to the program.
+// Now and then a table has to be made anew, or a set was not read.
+func TestPlanLeadsThere(t *testing.T) {
+	t.Parallel()
+	seeds, steps := uint64(4), 80
+	if testing.Short() {
+		seeds, steps = 2, 40
+	}
+	for seed := range seeds {
+		for _, merging := range []bool{false, true} {
+			w, c := newWalker(seed), newCompiler()
+			if merging {
+				c.limits = mergeAll()
+			}
+			d, have := newDesk(), noTables()
+			c.update(w.s, nil)
+			d.commit(t, &c.prog, plan(&c.prog, have, allKeys(&c.prog, &have.Program), nil), "at first")
+			have.wrote(&c.prog, allKeys(&c.prog, &have.Program))
+			for i := range steps {
+				what := fmt.Sprintf("seed %d, merging: %t, step %d", seed, merging, i)
+				clear(c.touched)
+				w.step()
+				c.update(w.s, w.ch)
+				ops := plan(&c.prog, have, c.touched, deltasOf(c, w.ch))
+				d.commit(t, &c.prog, ops, what)
+				have.wrote(&c.prog, c.touched)
+				if again := plan(&c.prog, have, allKeys(&c.prog, &have.Program), nil); len(again) > 0 {
+					t.Fatalf("%s: once more: %v", what, again)
+				}
+				switch i % 10 {
+				case 4:
+					remake(t, d, c, have, Table(i/10%2), what)
+				case 7:
+					strangers(t, d, c, have, what)
+				}
+			}
+		}
+	}
+}
+
+// remake makes a table anew that cannot be mended otherwise.
+func remake(t *testing.T, d *desk, c *compiler, have *tables, table Table, what string) {
+	t.Helper()
+	have.remake[table] = true
+	maps.DeleteFunc(have.Chains, func(k Key, _ *Chain) bool { return k.Table == table })
+	maps.DeleteFunc(have.Sets, func(k Key, _ *SetObject) bool { return k.Table == table })
+	keys := allKeys(&c.prog, &have.Program)
+	d.commit(t, &c.prog, plan(&c.prog, have, keys, nil), what+", a table is made anew")
+	have.wrote(&c.prog, keys)
+	if len(have.remake) > 0 || !have.exist[Inet] || !have.exist[ARP] {
+		t.Fatalf("%s: after that: %+v", what, have)
+	}
+}
+
+// strangers puts things into the tables that are not wanted, and sets whose elements nobody has read.
+func strangers(t *testing.T, d *desk, c *compiler, have *tables, what string) {
+	t.Helper()
+	chain := &Chain{Key: Key{Inet, "stranger"}, Rules: []Rule{{Actions: does(ActDrop)}}}
+	set := &SetObject{Key: Key{Inet, "strange"}, Types: []Type{TAddr4}, Content: elems{"abcd": {Key: "abcd"}}}
+	d.chains[chain.Key], d.rules[chain.Key], d.sets[set.Key], d.elems[set.Key] = chain, chain.Rules, set, elems{"abcd": {Key: "abcd"}}
+	have.Chains[chain.Key], have.Sets[set.Key] = chain, set
+	for k, s := range c.prog.Sets {
+		if !strings.HasPrefix(k.Name, "s4") && !strings.HasPrefix(k.Name, "c-") {
+			continue
+		}
+		unread := *s
+		unread.unread, unread.Content = true, elems{}
+		have.Sets[k] = &unread
+		d.elems[k] = elems{"\xff\xff\xff\xfe": {Key: "\xff\xff\xff\xfe", Last: "\xff\xff\xff\xfe"}}
+	}
+	keys := allKeys(&c.prog, &have.Program)
+	d.commit(t, &c.prog, plan(&c.prog, have, keys, nil), what+", with strangers")
+	have.wrote(&c.prog, keys)
+}
+
+// TestOps is what logs say of ops, and whom the kernel's refusal of one would put on a stand-in.
+func TestOps(t *testing.T) {
+	t.Parallel()
+	set := drivers.ObjectRef{Kind: drivers.ObjSet, Set: "s"}
+	policy := drivers.ObjectRef{Kind: drivers.ObjPolicy, Policy: np("p")}
+	ch := &Chain{Key: Key{Inet, "c"}, Rules: []Rule{{}}, Owner: policy}
+	s := &SetObject{Key: Key{ARP, "s"}, Owner: set}
+	for _, x := range []struct {
+		o     op
+		text  string
+		owner drivers.ObjectRef
+	}{
+		{op{kind: opAddTable, table: ARP}, "add table arp tortie", nodeRef()},
+		{op{kind: opDelTable}, "delete table inet tortie", nodeRef()},
+		{op{kind: opAddChain, chain: ch}, "add chain inet tortie c (policy " + policy.Policy.String() + ")", policy},
+		{op{kind: opAddRule, chain: ch}, "add rule inet tortie c 0 (policy " + policy.Policy.String() + ")", policy},
+		{op{kind: opFlushChain, chain: ch}, "flush chain inet tortie c (policy " + policy.Policy.String() + ")", nodeRef()},
+		{op{kind: opDelChain, chain: ch}, "delete chain inet tortie c (policy " + policy.Policy.String() + ")", nodeRef()},
+		{op{kind: opAddSet, table: ARP, set: s}, "add set arp tortie s (set s)", set},
+		{op{kind: opAddElems, table: ARP, set: s}, "add elements arp tortie s (set s)", set},
+		{op{kind: opDelElems, table: ARP, set: s}, "delete elements arp tortie s (set s)", set},
+		{op{kind: opFlushSet, table: ARP, set: s}, "flush set arp tortie s (set s)", nodeRef()},
+		{op{kind: opDelSet, table: ARP, set: s}, "delete set arp tortie s (set s)", nodeRef()},
+	} {
+		if got := x.o.String(); got != x.text {
+			t.Errorf("%q, want %q", got, x.text)
+		}
+		if got := x.o.owner(); got != x.owner {
+			t.Errorf("%s is of %s, want %s", x.text, got, x.owner)
+		}
+	}
+}
