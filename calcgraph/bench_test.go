@@ -134,6 +134,21 @@ func snapshot(b *testing.B, sets int, make func() []told) {
 	b.ReportMetric(float64(live)/float64(rounds)/1e6, "live-MB")
 }
 
+// changes runs loop, which makes changes to a graph that build has made, and reports how long one takes and the heap that
+// is alive with the graph and what it has said.
+func changes(b *testing.B, build func() *Graph, loop func(*Graph)) {
+	base := liveHeap()
+	g := build()
+	s := drivers.NewState()
+	s.Merge(g.Flush(), nil)
+	b.ReportAllocs()
+	loop(g)
+	b.ReportMetric(b.Elapsed().Seconds()/float64(b.N), "s/change")
+	b.ReportMetric(float64(liveHeap()-base)/1e6, "live-MB")
+	runtime.KeepAlive(g)
+	runtime.KeepAlive(s)
+}
+
 func liveHeap() uint64 {
 	runtime.GC()
 	runtime.GC()
@@ -210,82 +225,89 @@ func BenchmarkSnapshotMembership(b *testing.B) {
 // BenchmarkLabelChange10kSelectors: one label of a workload comes and goes, under 10k selectors that demand it and one
 // of 10k others; as many of those as the name says it has, and so many sets flip.
 func BenchmarkLabelChange10kSelectors(b *testing.B) {
+	build := func() *Graph {
+		g := New(Default("me"))
+		tell(g, benchWorkloads(1000, 1, func(n int) map[string]string { return map[string]string{"alpha": "beta"} }))
+		for n := range 1000 {
+			var sources []string
+			for k := range 10 {
+				sources = append(sources, fmt.Sprintf("alpha == 'beta' && has(x%d)", 10*n+k))
+			}
+			tell(g, []told{benchPolicy(fmt.Sprintf("policy-%d", n), "all()", sources...)})
+		}
+		return g
+	}
 	for _, flips := range []int{0, 1, 10, 100} {
 		b.Run(fmt.Sprint(flips), func(b *testing.B) {
-			g := New(Default("me"))
-			tell(g, benchWorkloads(1000, 1, func(n int) map[string]string { return map[string]string{"alpha": "beta"} }))
-			for n := range 1000 {
-				var sources []string
-				for k := range 10 {
-					sources = append(sources, fmt.Sprintf("alpha == 'beta' && has(x%d)", 10*n+k))
+			changes(b, build, func(g *Graph) {
+				var w [2]*api.WorkloadEndpoint
+				for i, v := range []string{"beta", "gamma"} {
+					w[i] = benchWorkload(7, "other", map[string]string{"alpha": v})
+					for x := range flips {
+						w[i].Labels[fmt.Sprintf("x%d", x)] = ""
+					}
 				}
-				tell(g, []told{benchPolicy(fmt.Sprintf("policy-%d", n), "all()", sources...)})
-			}
-			g.Flush()
-			var w [2]*api.WorkloadEndpoint
-			for i, v := range []string{"beta", "gamma"} {
-				w[i] = benchWorkload(7, "other", map[string]string{"alpha": v})
-				for x := range flips {
-					w[i].Labels[fmt.Sprintf("x%d", x)] = ""
+				g.Update(api.KeyOf(w[1]), w[1])
+				g.Flush()
+				n := 0
+				for b.Loop() {
+					o := w[n%2]
+					n++
+					g.Update(api.KeyOf(o), o)
+					if u := g.Flush(); len(u.Sets) != flips {
+						b.Fatalf("%d sets flip, want %d", len(u.Sets), flips)
+					}
 				}
-			}
-			g.Update(api.KeyOf(w[1]), w[1])
-			g.Flush()
-			b.ReportAllocs()
-			n := 0
-			for b.Loop() {
-				o := w[n%2]
-				n++
-				g.Update(api.KeyOf(o), o)
-				if u := g.Flush(); len(u.Sets) != flips {
-					b.Fatalf("%d sets flip, want %d", len(u.Sets), flips)
-				}
-			}
+			})
 		})
 	}
 }
 
-// BenchmarkNamespaceLabel: a label of a namespace with 2,500 pods comes and goes, which are all members of a set then.
-func BenchmarkNamespaceLabel(b *testing.B) {
+// manyEndpoints is a graph of 250k endpoints in 100 namespaces, 200 of which are of this node.
+func manyEndpoints() *Graph {
 	g := New(Default("me"))
 	marks := markers()
 	tell(g, benchNamespaces())
 	tell(g, benchWorkloads(250_000, 200, func(n int) map[string]string { return benchLabels(n, marks) }))
-	for n := range 1000 {
-		tell(g, []told{benchPolicy(fmt.Sprintf("policy-%d", n), "all()", fmt.Sprintf("pcns.env == 'prod' && one-in-40 == 'value-%d'", n%40), "pcns.env == 'prod'")})
-	}
-	g.Flush()
-	b.ReportAllocs()
-	n := 0
-	for b.Loop() {
-		o := &api.Profile{ObjectMeta: metav1.ObjectMeta{Name: "kns.namespace-7"}}
-		o.Spec.LabelsToApply = map[string]string{"pcns.projectcalico.org/name": "namespace-7", "pcns.env": []string{"prod", "test"}[n%2]}
-		n++
-		g.Update(api.KeyOf(o), o)
-		if u := g.Flush(); len(u.Sets) == 0 {
-			b.Fatal("no set has changed")
+	return g
+}
+
+// BenchmarkNamespaceLabel: a label of a namespace with 2,500 pods comes and goes, which are all members of a set then.
+func BenchmarkNamespaceLabel(b *testing.B) {
+	changes(b, func() *Graph {
+		g := manyEndpoints()
+		for n := range 1000 {
+			tell(g, []told{benchPolicy(fmt.Sprintf("policy-%d", n), "all()", fmt.Sprintf("pcns.env == 'prod' && one-in-40 == 'value-%d'", n%40), "pcns.env == 'prod'")})
 		}
-	}
+		return g
+	}, func(g *Graph) {
+		n := 0
+		for b.Loop() {
+			o := &api.Profile{ObjectMeta: metav1.ObjectMeta{Name: "kns.namespace-7"}}
+			o.Spec.LabelsToApply = map[string]string{"pcns.projectcalico.org/name": "namespace-7", "pcns.env": []string{"prod", "test"}[n%2]}
+			n++
+			g.Update(api.KeyOf(o), o)
+			if u := g.Flush(); len(u.Sets) == 0 {
+				b.Fatal("no set has changed")
+			}
+		}
+	})
 }
 
 // BenchmarkNewSelector: a policy whose rule has a selector that is new, on a label that no selector has named, among
 // 250k endpoints.
 func BenchmarkNewSelector(b *testing.B) {
-	g := New(Default("me"))
-	marks := markers()
-	tell(g, benchNamespaces())
-	tell(g, benchWorkloads(250_000, 200, func(n int) map[string]string { return benchLabels(n, marks) }))
-	g.Flush()
-	p := benchPolicy("policy", "all()", "one-in-40 == 'value-7'")
-	b.ReportAllocs()
-	for b.Loop() {
-		g.Update(p.key, p.object)
-		if u := g.Flush(); len(u.Sets) != 1 {
-			b.Fatalf("%d sets", len(u.Sets))
+	changes(b, manyEndpoints, func(g *Graph) {
+		p := benchPolicy("policy", "all()", "one-in-40 == 'value-7'")
+		for b.Loop() {
+			g.Update(p.key, p.object)
+			if u := g.Flush(); len(u.Sets) != 1 {
+				b.Fatalf("%d sets", len(u.Sets))
+			}
+			b.StopTimer()
+			g.Update(p.key, nil)
+			g.Flush()
+			b.StartTimer()
 		}
-		b.StopTimer()
-		g.Update(p.key, nil)
-		g.Flush()
-		b.StartTimer()
-	}
+	})
 }
