@@ -275,7 +275,7 @@ func (d *draft) room(ctx context.Context, req *Request, f family) (place, error)
 	if p, ok := d.pick(pools); ok {
 		return p, nil
 	}
-	return place{}, fmt.Errorf("%w for node %s in %s (%s): add a pool, or release what nobody uses (see an audit)",
+	return place{}, fmt.Errorf("%w for node %s in %s (%s): add a pool, or release what nobody uses (tortie ipam check)",
 		ErrFull, d.a.node, names(pools), strings.Join(why, "; "))
 }
 
