@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -29,10 +30,27 @@ type memberCreds struct {
 	log       *slog.Logger
 
 	members, joiners *tls.Config
+
+	mu   sync.Mutex
+	told map[identity]time.Time // when it was logged that a certificate was refused
+}
+
+// tellEvery bounds the log: the agent of an expelled host tries on for ever. Only bearers of certificates that we have
+// issued get this far.
+const tellEvery = 10 * time.Minute
+
+func (c *memberCreds) tell(who identity, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := time.Now(); now.Sub(c.told[who]) > tellEvery {
+		c.told[who] = now
+		c.log.Warn("a certificate is refused", "name", who.label(), "err", err)
+	}
 }
 
 func newMemberCreds(n *network, take func(*tls.Conn)) *memberCreds {
-	c := &memberCreds{authority: n.authority, registry: n.registry, conns: n.conns, join: take, log: n.log}
+	c := &memberCreds{authority: n.authority, registry: n.registry, conns: n.conns, join: take, log: n.log,
+		told: map[identity]time.Time{}}
 	pool := x509.NewCertPool()
 	pool.AddCert(n.authority.cert)
 	c.members = &tls.Config{
@@ -58,7 +76,7 @@ func (c *memberCreds) verify(cs tls.ConnectionState) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
 	if err := c.registry.accepts(ctx, who, serial); err != nil {
-		c.log.Warn("a certificate was refused", "name", who.label(), "err", err)
+		c.tell(who, err)
 		return fmt.Errorf("%s: %w", who.label(), err)
 	}
 	return nil

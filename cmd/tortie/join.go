@@ -214,7 +214,11 @@ func writeSettings(path, name string, files join.Files, endpoint string) (change
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return false, err
 	}
-	return true, join.WriteFile(path, []byte(text), 0o644)
+	mode := os.FileMode(0o644)
+	if info, err := os.Stat(path); err == nil {
+		mode = info.Mode().Perm()
+	}
+	return true, join.WriteFile(path, []byte(text), mode)
 }
 
 func (o joinOptions) runRenew(ctx context.Context, out io.Writer) error {

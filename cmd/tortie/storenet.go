@@ -233,7 +233,7 @@ func seen(m store.MemberStatus) string {
 }
 
 func expelCommand() *cobra.Command {
-	var keep bool
+	var keep, leftovers bool
 	cmd := &cobra.Command{
 		Use:   "expel NAME",
 		Short: "Take a host's access away, now, and remove what the store holds of it",
@@ -242,16 +242,18 @@ its connections are cut. Tokens that it has joined with are revoked. It needs a 
 
 Of a node, what the store holds is removed, too: its Node, its WorkloadEndpoints, and its addresses with their blocks, which
 other nodes may then use. If its workloads still run and you want to keep their addresses from others, or if it will come
-back, use --keep-objects. Its dataplane stays as it is: run tortie clean there, or switch it off.`,
+back, use --keep-objects (and --leftovers later, to remove them after all). Its dataplane stays as it is: run tortie clean there, or switch it off.`,
 		Example: "  tortie store expel n3\n  tortie store expel n3 --keep-objects\n  tortie store expel admin:ann",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			socket := localStore(cmd)
+			socket, out := localStore(cmd), cmd.OutOrStdout()
+			if leftovers {
+				return removeLeftovers(cmd.Context(), out, socket, args[0])
+			}
 			done, err := store.Admin{Socket: socket}.Expel(cmd.Context(), args[0])
 			if err != nil {
 				return fmt.Errorf("expelling %w; tortie store members lists who has joined", err)
 			}
-			out := cmd.OutOrStdout()
 			fmt.Fprintf(out, "%s expelled: its certificate is refused, %d connections cut\n", args[0], done.Cut)
 			for _, id := range done.Revoked {
 				fmt.Fprintf(out, "token %s, which it had joined with, revoked\n", id)
@@ -274,7 +276,23 @@ back, use --keep-objects. Its dataplane stays as it is: run tortie clean there, 
 		},
 	}
 	cmd.Flags().BoolVar(&keep, "keep-objects", false, "leave the node's objects and addresses in the store")
+	cmd.Flags().BoolVar(&leftovers, "leftovers", false, "only remove what the store still holds of a node that is no member any more")
+	cmd.MarkFlagsMutuallyExclusive("keep-objects", "leftovers")
 	return cmd
+}
+
+// removeLeftovers is for a node that was expelled with --keep-objects, or when removing them failed.
+func removeLeftovers(ctx context.Context, out io.Writer, socket, node string) error {
+	all, err := store.Admin{Socket: socket}.Members(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		if m.Label() == node {
+			return fmt.Errorf("%s is a member: expel it without --leftovers", node)
+		}
+	}
+	return removeObjects(ctx, out, socket, node)
 }
 
 func removeObjects(ctx context.Context, out io.Writer, socket, node string) error {
@@ -289,7 +307,7 @@ func removeObjects(ctx context.Context, out io.Writer, socket, node string) erro
 		fmt.Fprintf(out, "left: block %s: other nodes have addresses of it; it goes when they are released (tortie ipam check)\n", b)
 	}
 	if err != nil {
-		return fmt.Errorf("removing what the store holds of %s (its access is gone; run it again): %w", node, err)
+		return fmt.Errorf("removing what the store holds of %s (its access is gone; go on with --leftovers): %w", node, err)
 	}
 	return nil
 }

@@ -68,7 +68,11 @@ func (t Token) tlsConfig(host string) *tls.Config {
 		pool := x509.NewCertPool()
 		pool.AddCert(ca)
 		o := x509.VerifyOptions{Roots: pool, DNSName: host, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-		if _, err := cs.PeerCertificates[0].Verify(o); err != nil {
+		_, err := cs.PeerCertificates[0].Verify(o)
+		if bad := (x509.CertificateInvalidError{}); errors.As(err, &bad) && bad.Reason == x509.Expired {
+			return fmt.Errorf("by this host's clock the store's certificate is not valid: is the clock right? %w", err)
+		}
+		if err != nil {
 			return fmt.Errorf("%w: %w", ErrAuthority, err)
 		}
 		return nil

@@ -261,6 +261,8 @@ func (j *joined) expel(write func(string), policy string) {
 	if _, err := raw.Get(ctx, "/tortie/v1/Node//n3"); err != nil {
 		t.Fatal(err)
 	}
+	_, err := j.Tortie(ctx, nil, "store", "expel", "n3", "--leftovers")
+	j.refused("the leftovers of a member", err, "n3 is a member")
 	out := j.must(j.Tortie(ctx, nil, "store", "expel", "n3"))
 	if !strings.Contains(out, "n3 expelled") || !strings.Contains(out, "removed: 1 workload endpoints, 2 addresses, 2 blocks") {
 		t.Errorf("expel says %q", out)
@@ -271,7 +273,7 @@ func (j *joined) expel(write func(string), policy string) {
 	if _, err := raw.Put(ctx, "/tortie/v1/Node//n3", "{}"); err == nil {
 		t.Error("n3 can write")
 	}
-	_, err := j.as(n3, "get", "nodes")
+	_, err = j.as(n3, "get", "nodes")
 	j.refused("tortie on n3", err, "refused by the store", "join again with a new token")
 	if nodes := j.must(j.as(j.Nodes[0], "get", "nodes", "-o", "name")); strings.Contains(nodes, "n3") || !strings.Contains(nodes, "n2") {
 		t.Errorf("nodes: %q", nodes)
