@@ -237,8 +237,14 @@ func (c *compiler) route(dst netip.Prefix, r *drivers.Route) {
 
 func (c *compiler) mark(u *unit) { c.dirty[u.level][u] = struct{}{} }
 
-// work renders what is marked, lower levels first: a unit's face can only mark higher ones.
+// work renders what is marked, lower levels first: a unit's face can only mark higher ones. Before all, interfaces say what
+// they need now, so that nothing is rendered for a list that goes: where its policies go with it, it would deny meanwhile,
+// and give back what other lists need again at once. What a new list finds that is not up to date marks it later.
 func (c *compiler) work() {
+	for u := range c.dirty[levelIface] {
+		delete(c.dirty[levelIface], u)
+		c.rebuild(u)
+	}
 	for level := range c.dirty {
 		for len(c.dirty[level]) > 0 {
 			for u := range c.dirty[level] {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tortie/tortie/drivers"
@@ -333,8 +334,7 @@ func (l *limits) groups(ids []drivers.PolicyID) [][]drivers.PolicyID {
 	var out [][]drivers.PolicyID
 	start := 0
 	for i, id := range ids {
-		h := hash64(string(id.Kind), id.Namespace, id.Name)
-		if int(h[0])&(l.groupCut-1) == 0 || i-start+1 == 4*l.groupCut || i == len(ids)-1 {
+		if cutHash(id)&(uint64(l.groupCut)-1) == 0 || i-start+1 == 4*l.groupCut || i == len(ids)-1 {
 			out = append(out, ids[start:i+1])
 			start = i + 1
 		}
@@ -342,12 +342,28 @@ func (l *limits) groups(ids []drivers.PolicyID) [][]drivers.PolicyID {
 	return out
 }
 
-func policyIDs(ids []drivers.PolicyID) string {
-	var b strings.Builder
-	for _, id := range ids {
-		fmt.Fprintf(&b, "%q/%q/%q ", id.Kind, id.Namespace, id.Name)
+// cutHash is FNV-1a: it is asked of each policy of each list that changes.
+func cutHash(id drivers.PolicyID) uint64 {
+	h := uint64(14695981039346656037)
+	for _, s := range [...]string{string(id.Kind), id.Namespace, id.Name} {
+		for i := range len(s) {
+			h = (h ^ uint64(s[i])) * 1099511628211
+		}
+		h = (h ^ 0xff) * 1099511628211
 	}
-	return b.String()
+	return h ^ h>>32
+}
+
+// policyIDs is one string for one list of policies.
+func policyIDs(ids []drivers.PolicyID) string {
+	b := make([]byte, 0, 64*len(ids))
+	for _, id := range ids {
+		for _, s := range [...]string{string(id.Kind), id.Namespace, id.Name} {
+			b = append(strconv.AppendInt(b, int64(len(s)), 10), ':')
+			b = append(b, s...)
+		}
+	}
+	return string(b)
 }
 
 // tierRun is policyRun for a whole tier, with groups where it is long.
