@@ -193,7 +193,7 @@ func (p *Pump) apply(ctx context.Context) Result {
 // asked to stop it may go on for a moment.
 func (p *Pump) guard(ctx context.Context, fn func(context.Context) error) error {
 	start := time.Now()
-	p.edit(func(v *View) { v.Started = start })
+	p.mark(func(v *View) { v.Started = start })
 	gctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.o.ApplyTimeout)
 	defer cancel()
 	stopping := context.AfterFunc(ctx, func() {
@@ -203,11 +203,11 @@ func (p *Pump) guard(ctx context.Context, fn func(context.Context) error) error 
 	defer stopping()
 	watchdog := time.AfterFunc(p.o.ApplyTimeout+stuckAfter, func() {
 		p.o.Log.Error("the dataplane does not answer", "since", start)
-		p.edit(func(v *View) { v.Stuck = true })
+		p.mark(func(v *View) { v.Stuck = true })
 	})
 	err := fn(gctx)
 	watchdog.Stop()
-	p.edit(func(v *View) { v.Started, v.Stuck = time.Time{}, false })
+	p.mark(func(v *View) { v.Started, v.Stuck = time.Time{}, false })
 	return err
 }
 

@@ -31,7 +31,7 @@ type View struct {
 	version uint64
 }
 
-// Version is another one whenever anything in the View is.
+// Version is another one whenever the States in the View are, or how much of them is in the dataplane.
 func (v *View) Version() uint64 { return v.version }
 
 // Clean reports whether the dataplane has every object of the State as it must be.
@@ -76,6 +76,13 @@ func (p *Pump) edit(fn func(*View)) {
 	defer p.vmu.Unlock()
 	fn(&p.view)
 	p.view.version++
+}
+
+// mark changes what the View says of the call that runs.
+func (p *Pump) mark(fn func(*View)) {
+	p.vmu.Lock()
+	defer p.vmu.Unlock()
+	fn(&p.view)
 }
 
 // announce wakes up those who Wait.
