@@ -148,7 +148,7 @@ func newKiller(t *testing.T, l *lab.Lab, n *lab.Node, bin string) *killer {
 		t.Fatal(err)
 	}
 	defer c.gone()
-	if _, err := k.run(c, "ADD", true); err == nil {
+	if _, err = k.run(c, "ADD", true); err == nil {
 		_, err = k.run(c, "DEL", true)
 	}
 	if err != nil {
