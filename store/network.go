@@ -34,7 +34,7 @@ type network struct {
 // interrupted at, the next start does it.
 func openNetwork(ctx context.Context, srv *etcdserver.EtcdServer, cfg Config) (*network, error) {
 	n := &network{client: v3client.New(srv), life: cfg.CertLife, log: cfg.Log, now: time.Now}
-	n.access = &access{auth: n.client.Auth}
+	n.access = &access{auth: n.client.Auth, state: srv.AuthStore()}
 	n.registry = &registry{kv: n.client.KV, now: n.now}
 	n.conns = newConns(n.now)
 	if err := n.access.enable(ctx); err != nil {

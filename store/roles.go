@@ -2,13 +2,16 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/authpb"
+	etcdpb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/auth"
 
 	"github.com/tortie/tortie/store/join"
 )
@@ -45,8 +48,18 @@ func nodeKey(name string) string { return dataPrefix + "Node//" + name }
 
 // access keeps etcd's users and roles as members say. A member's user and its role have the member's name.
 type access struct {
-	auth clientv3.Auth
-	mu   sync.Mutex // one at a time looks what is there and adds what is not
+	auth  clientv3.Auth // what is written
+	state authState     // what is there: this process's own etcd, which needs no round through its log to tell
+	mu    sync.Mutex    // one at a time looks what is there and adds what is not
+}
+
+// authState is the part of etcd's AuthStore that reads.
+type authState interface {
+	IsAuthEnabled() bool
+	UserGet(*etcdpb.AuthUserGetRequest) (*etcdpb.AuthUserGetResponse, error)
+	UserList(*etcdpb.AuthUserListRequest) (*etcdpb.AuthUserListResponse, error)
+	RoleGet(*etcdpb.AuthRoleGetRequest) (*etcdpb.AuthRoleGetResponse, error)
+	RoleList(*etcdpb.AuthRoleListRequest) (*etcdpb.AuthRoleListResponse, error)
 }
 
 // enable switches authentication on. Each step can be the last before a crash: the next start goes on.
@@ -58,11 +71,10 @@ func (a *access) enable(ctx context.Context) error {
 	if err := a.user(ctx, rootName); err != nil {
 		return err
 	}
-	st, err := a.auth.AuthStatus(ctx)
-	if err == nil && !st.Enabled {
-		_, err = a.auth.AuthEnable(ctx)
+	if a.state.IsAuthEnabled() {
+		return nil
 	}
-	if err != nil {
+	if _, err := a.auth.AuthEnable(ctx); err != nil {
 		return fmt.Errorf("switching authentication on: %w", err)
 	}
 	return nil
@@ -70,8 +82,8 @@ func (a *access) enable(ctx context.Context) error {
 
 // role makes a role, if there is none.
 func (a *access) role(ctx context.Context, name string) error {
-	all, err := a.auth.RoleList(ctx)
-	if err == nil && !slices.Contains(all.Roles, name) {
+	_, err := a.state.RoleGet(&etcdpb.AuthRoleGetRequest{Role: name})
+	if errors.Is(err, auth.ErrRoleNotFound) {
 		_, err = a.auth.RoleAdd(ctx, name)
 	}
 	if err != nil {
@@ -83,15 +95,15 @@ func (a *access) role(ctx context.Context, name string) error {
 // user makes a user who has the role of the same name, if there is none. It has no password: certificates are all that
 // counts.
 func (a *access) user(ctx context.Context, name string) error {
-	all, err := a.auth.UserList(ctx)
-	if err == nil && !slices.Contains(all.Users, name) {
+	u, err := a.state.UserGet(&etcdpb.AuthUserGetRequest{Name: name})
+	if errors.Is(err, auth.ErrUserNotFound) {
+		u = nil
 		_, err = a.auth.UserAddWithOptions(ctx, name, "", &clientv3.UserAddOptions{NoPassword: true})
 	}
 	if err != nil {
 		return fmt.Errorf("making etcd's user %s: %w", name, err)
 	}
-	u, err := a.auth.UserGet(ctx, name)
-	if err == nil && !slices.Contains(u.Roles, name) {
+	if u == nil || !slices.Contains(u.Roles, name) {
 		_, err = a.auth.UserGrantRole(ctx, name, name)
 	}
 	if err != nil {
@@ -110,7 +122,7 @@ func (a *access) grant(ctx context.Context, i identity) error {
 		return err
 	}
 	have := map[perm]bool{}
-	r, err := a.auth.RoleGet(ctx, name)
+	r, err := a.state.RoleGet(&etcdpb.AuthRoleGetRequest{Role: name})
 	if err != nil {
 		return fmt.Errorf("reading etcd's role %s: %w", name, err)
 	}
@@ -139,18 +151,18 @@ func (a *access) withdraw(ctx context.Context, name string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	ctx = asRoot(ctx)
-	users, err := a.auth.UserList(ctx)
-	if err == nil && slices.Contains(users.Users, name) {
+	_, err := a.state.UserGet(&etcdpb.AuthUserGetRequest{Name: name})
+	if err == nil {
 		_, err = a.auth.UserDelete(ctx, name)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, auth.ErrUserNotFound) {
 		return fmt.Errorf("removing etcd's user %s: %w", name, err)
 	}
-	roles, err := a.auth.RoleList(ctx)
-	if err == nil && slices.Contains(roles.Roles, name) {
+	_, err = a.state.RoleGet(&etcdpb.AuthRoleGetRequest{Role: name})
+	if err == nil {
 		_, err = a.auth.RoleDelete(ctx, name)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, auth.ErrRoleNotFound) {
 		return fmt.Errorf("removing etcd's role %s: %w", name, err)
 	}
 	return nil
@@ -165,11 +177,11 @@ func (a *access) reconcile(ctx context.Context, members []Member) error {
 			return err
 		}
 	}
-	users, err := a.auth.UserList(asRoot(ctx))
+	users, err := a.state.UserList(&etcdpb.AuthUserListRequest{})
 	if err != nil {
 		return fmt.Errorf("listing etcd's users: %w", err)
 	}
-	roles, err := a.auth.RoleList(asRoot(ctx))
+	roles, err := a.state.RoleList(&etcdpb.AuthRoleListRequest{})
 	if err != nil {
 		return fmt.Errorf("listing etcd's roles: %w", err)
 	}

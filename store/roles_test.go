@@ -141,7 +141,7 @@ func (b *bench) reopen(what string, want ...string) {
 
 // access is what may crash after some writes.
 func (b *bench) access(writes int) *access {
-	return &access{auth: &crashing{Auth: v3client.New(b.e.Server).Auth, left: writes}}
+	return &access{auth: &crashing{Auth: v3client.New(b.e.Server).Auth, left: writes}, state: b.e.Server.AuthStore()}
 }
 
 // TestAuthCrash: the store dies after each write to etcd's users and roles, in its first start and when somebody joins or
