@@ -62,6 +62,7 @@ type agent struct {
 	pump      *pump.Pump
 	tracker   *status.Tracker
 	feed      *feed.Feed
+	departed  *departed
 	saver     *persist.Saver
 	link      *link
 	addresses *addresses
@@ -145,8 +146,9 @@ func (a *agent) build(ctx context.Context) error {
 	if _, ok := a.driver.(drivers.Inventory); ok {
 		inputs = append(inputs, feed.Host)
 	}
+	a.departed = newDeparted(a.pump, a.log)
 	a.feed = feed.New(feed.Options{Graph: calcgraph.New(a.cfg.Graph()), Pump: a.pump, Inputs: inputs, Node: a.cfg.NodeName,
-		Settings: a.settings, Metrics: a.metrics.feed})
+		Settings: a.settings, Departed: a.departed.add, Metrics: a.metrics.feed})
 	a.link = newLink(a.d.OpenStore, a.log)
 	if a.addresses, err = newAddresses(a.cfg.NodeName, a.link, a.log, a.d.Registry); err != nil {
 		return err
@@ -241,7 +243,7 @@ func (a *agent) run(ctx context.Context) error {
 	for _, fn := range []func(context.Context){a.pump.Run, a.feed.Run, a.saver.Run, a.markBoot} {
 		back.run(fn)
 	}
-	for _, fn := range []func(context.Context){a.workloads.Run, a.registrar.run, a.addresses.run, a.watchHost} {
+	for _, fn := range []func(context.Context){a.workloads.Run, a.registrar.run, a.addresses.run, a.watchHost, a.departed.run} {
 		front.run(fn)
 	}
 	if a.cfg.InspectInterval > 0 {

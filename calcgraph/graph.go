@@ -28,6 +28,7 @@ type Graph struct {
 	bad        map[api.Key][]Problem // what is wrong with an object by itself
 	node       *drivers.Node         // as said last
 	masquerade *drivers.Masquerade
+	departed   []netip.Addr // since the last call of Departed
 }
 
 // New returns a graph with empty inputs.
@@ -51,6 +52,7 @@ func New(c Config) *Graph {
 // moved brings the change of a thing to the sets, and to policy if it is an endpoint of this node.
 func (g *Graph) moved(c *change) {
 	g.sets.index.apply(c)
+	g.depart(c)
 	if l := g.things.all[c.id].local; l != nil {
 		g.locals.moved(c, l)
 	}

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,6 +53,7 @@ type Graph interface {
 	Host(ifaces []drivers.HostIface)
 	Flush() *drivers.Update
 	Settings() *api.NodeSettings
+	Departed() []netip.Addr
 	Problems() []calcgraph.Problem
 }
 
@@ -64,6 +66,9 @@ type Options struct {
 	// Settings is told what FelixConfigurations say to this node, once the store is in sync and whenever that changes. It
 	// must not wait. May be nil.
 	Settings func(api.NodeSettings)
+	// Departed is told which addresses workloads of other nodes have given up, and the number of the Offer that has that in.
+	// It must not wait. May be nil.
+	Departed func(addrs []netip.Addr, offer uint64)
 	Metrics  *Metrics
 }
 
@@ -152,7 +157,11 @@ func (f *Feed) flush() uint64 {
 	u := f.o.Graph.Flush()
 	stop()
 	f.tellSettings()
-	return f.o.Pump.Offer(u)
+	seq := f.o.Pump.Offer(u)
+	if gone := f.o.Graph.Departed(); len(gone) > 0 && f.o.Departed != nil {
+		f.o.Departed(gone, seq)
+	}
+	return seq
 }
 
 func (f *Feed) tellSettings() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -56,6 +57,11 @@ func (g *graph) Host(ifaces []drivers.HostIface) {
 func (g *graph) Settings() *api.NodeSettings {
 	defer g.enter("")()
 	return g.settings
+}
+
+func (g *graph) Departed() []netip.Addr {
+	defer g.enter("")()
+	return nil
 }
 
 func (g *graph) Problems() []calcgraph.Problem {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -277,4 +278,88 @@ func TestReusedAddress(t *testing.T) {
 			check(next, tc.allowed)
 		})
 	}
+}
+
+// flowsOf counts the flows of an address in a node's table.
+func flowsOf(t *testing.T, bed *sharedBed, a netip.Addr) int {
+	t.Helper()
+	k := killer{t: t, bed: *bed}
+	flows, err := k.flows()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range flows {
+		if strings.Contains(f, "="+a.String()+" ") {
+			n++
+		}
+	}
+	return n
+}
+
+// TestReusedAddressOfAnotherNode: the node of the peer has flows of the last owner, too.
+func TestReusedAddressOfAnotherNode(t *testing.T) {
+	beds := ownersLab(t)
+	here, there := beds[0], beds[1]
+	for _, b := range beds {
+		ns, err := netns.OpenNamed(b.node.Netns())
+		if err != nil {
+			t.Fatal(err)
+		}
+		output(t, ns, "sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_be_liberal=1")
+		ns.Close()
+	}
+	address := netip.MustParseAddr("10.67.0.60")
+	peer := newPod(t, there, "peer", "p", "friend", netip.Addr{})
+	defer peer.del()
+	old := newPod(t, here, "old", "o", "friend", address)
+	eventually(t, "the peer's node knows the friend", func() string {
+		if !holds(t, there, address) {
+			return "not yet"
+		}
+		return ""
+	})
+	var flows []realFlow
+	for n, proto := range []string{"tcp", "udp"} {
+		port := uint16(3000 + 2*n)
+		flows = append(flows, realFlow{proto, old, peer, port, port + 1}, realFlow{proto, peer, old, port, port + 1})
+	}
+	for i := range flows {
+		flows[i].open(t)
+	}
+	arrives := func(now *pod, want bool) {
+		t.Helper()
+		for _, f := range flows {
+			from, to := f.sport, f.dport
+			if f.b == old {
+				from, to = f.dport, f.sport
+			}
+			e := newEar(t, peer.ns, f.proto)
+			patience := 5 * time.Second
+			if !want {
+				patience = 150 * time.Millisecond
+			}
+			if err := say(now.ns, f.proto, address, peer.addr, from, to); err != nil {
+				t.Fatal(err)
+			}
+			if got := e.hears(address, from, to, patience); got != want {
+				t.Errorf("%s: a packet of it from %s to %s: arrives %v, want %v", f, now.name, peer.name, got, want)
+			}
+		}
+	}
+	arrives(old, true)
+	if flowsOf(t, there, address) == 0 {
+		t.Fatal("the peer's node has no flows")
+	}
+	old.del()
+	// Its own policy lets the next owner send anything: it is the peer's that must not.
+	next := newPod(t, here, "next", "n", "other", address)
+	defer next.del()
+	eventually(t, "the peer's node forgets the flows", func() string {
+		if n := flowsOf(t, there, address); n > 0 {
+			return fmt.Sprintf("it has %d", n)
+		}
+		return ""
+	})
+	arrives(next, false)
 }
