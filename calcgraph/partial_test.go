@@ -2,6 +2,7 @@ package calcgraph
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -216,4 +217,112 @@ func addrs(texts ...string) (out []netip.Addr) {
 		out = append(out, netip.MustParseAddr(t))
 	}
 	return out
+}
+
+// TestPartialAllowsNoMore: whatever can't be read of the objects of a random world, and whatever it would have said, no
+// packet is allowed that would not be if it could be.
+func TestPartialAllowsNoMore(t *testing.T) {
+	differs := 0
+	for seed := range 100 {
+		g := gen{rand.New(rand.NewPCG(uint64(seed), 7))}
+		whole, partly := newChecked(t), newChecked(t)
+		both := func(fn func(*checked)) { fn(whole); fn(partly) }
+		for range 60 {
+			o := g.object()
+			if _, local := o.(*api.WorkloadEndpoint); !isPartial(o) && !local {
+				whole.set(o)
+				partly.set(g.lose(o))
+			}
+		}
+		for i := range 3 { // policy that would allow, but for what it says of others
+			p := &api.GlobalNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("all", i)}}
+			p.Spec = api.GlobalNetworkPolicySpec{Selector: "all()", Types: []api.PolicyType{api.Ingress, api.Egress}, Order: ptr(float64(i) - 10)}
+			for range 3 {
+				p.Spec.Ingress = append(p.Spec.Ingress, api.Rule{Action: pick(g, api.Deny, api.Pass, api.Allow), Source: g.peer()})
+				p.Spec.Egress = append(p.Spec.Egress, api.Rule{Action: pick(g, api.Deny, api.Pass, api.Allow), Destination: g.peer()})
+			}
+			if g.chance(50) {
+				p.Spec.Ingress, p.Spec.Egress = append(p.Spec.Ingress, api.Rule{Action: api.Allow}), append(p.Spec.Egress, api.Rule{Action: api.Allow})
+			}
+			both(func(c *checked) { c.set(p) })
+		}
+		locals := map[string]netip.Addr{}
+		for i, ns := range []string{"n0", "n1"} {
+			w := &api.WorkloadEndpoint{ObjectMeta: g.meta(ns, "w0"), Spec: api.WorkloadEndpointSpec{Node: "me", Profiles: []string{"kns." + ns, "p0"}, Ports: g.ports()}}
+			sandbox := fmt.Sprint("s", i)
+			locals["tort"+sandbox] = netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})
+			both(func(c *checked) {
+				c.set(w)
+				c.attach(drivers.EndpointID{Sandbox: sandbox, Interface: "eth0"}, &LedgerEntry{Name: api.KeyOf(w), Iface: "tort" + sandbox, Addrs: []netip.Addr{locals["tort"+sandbox]}})
+			})
+		}
+		both(func(c *checked) {
+			c.host([]drivers.HostIface{{Name: "eth0"}})
+			c.flush()
+		})
+		low, _ := drivers.Lower(partly.state, drivers.AllFeatures("all"))
+		for range 400 {
+			iface := pick(g, "torts0", "torts1")
+			far, near := netip.MustParseAddr(fmt.Sprintf("10.0.%d.%d", g.IntN(2), 3+g.IntN(6))), locals[iface]
+			p := drivers.Packet{
+				From: drivers.Place{Kind: drivers.PlaceHostIface, Iface: "eth0"}, To: drivers.Place{Kind: drivers.PlaceWorkload, Iface: iface},
+				Src: far, Dst: near, Proto: pick(g, uint8(6), 17, 1), SrcPort: 1024, DstPort: uint16(79 + g.IntN(4)),
+			}
+			if g.chance(50) {
+				p.From, p.To, p.Src, p.Dst = p.To, p.From, near, far
+			}
+			was, is := drivers.Evaluate(whole.state, p), drivers.Evaluate(low, p)
+			if is.Verdict == drivers.VerdictAllow && was.Verdict != drivers.VerdictAllow {
+				t.Fatalf("seed %d: %v is allowed, and would not be if all could be read\nwhole: %v\npartly: %v", seed, p, was.Steps, is.Steps)
+			}
+			if is.Verdict != was.Verdict {
+				differs++
+			}
+		}
+	}
+	if differs == 0 {
+		t.Error("nothing that was lost made a difference")
+	}
+}
+
+// peer is what selects other things by their labels.
+func (g gen) peer() (e api.EntityRule) {
+	if g.chance(60) {
+		e.Selector = g.atom("a", "b", "c")
+	}
+	if e.Selector == "" || g.chance(20) {
+		e.NotSelector = g.atom("a", "b", "c")
+	}
+	return e
+}
+
+// lose returns o without some of its addresses, and a note of that; or o.
+func (g gen) lose(o api.Object) api.Object {
+	lose := func(texts []string) []string {
+		return slices.DeleteFunc(slices.Clone(texts), func(string) bool { return g.chance(50) })
+	}
+	lost := []string{"somewhere: can't be read"}
+	if g.chance(30) {
+		return o
+	}
+	switch o := api.DeepCopy(o).(type) {
+	case *api.NetworkSet:
+		o.Spec.Nets, o.Spec.Partial = lose(o.Spec.Nets), lost
+		return o
+	case *api.GlobalNetworkSet:
+		o.Spec.Nets, o.Spec.Partial = lose(o.Spec.Nets), lost
+		return o
+	case *api.HostEndpoint:
+		if o.Spec.Node != "me" { // else it may be about other interfaces
+			o.Spec.ExpectedIPs, o.Spec.Partial = lose(o.Spec.ExpectedIPs), lost
+		}
+		return o
+	case *api.EndpointSlice:
+		for i := range o.Endpoints {
+			o.Endpoints[i].Addresses = lose(o.Endpoints[i].Addresses)
+		}
+		o.Partial = lost
+		return o
+	}
+	return o
 }
