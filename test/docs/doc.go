@@ -32,4 +32,6 @@
 //	verdict_test.go   verdicts
 //	systemd_test.go   systemctl and journalctl
 //	docs_test.go      the tests
+//	links_test.go     links between pages
+//	examples_test.go  examples of help texts
 package docs

@@ -185,7 +185,7 @@ func (r *reader) errorf(s step, format string, args ...any) {
 
 // asks are commands that change nothing, or nothing when they are repeated: a reader is slower than a test, so they get
 // some time to say what the page says.
-var asks = regexp.MustCompile(`^(CNI_COMMAND=STATUS .*)?(ip netns exec \S+ )?(sudo )?(tortie (attach|status|get|explain|connectivity|ipam (show|check)|policy|store status|node|diff)|systemctl is-active|curl|ping|nc|nft list|/opt/cni/bin/tortie-cni)\b`)
+var asks = regexp.MustCompile(`^(CNI_COMMAND=STATUS .*)?(ip netns exec \S+ )?(sudo )?(tortie (attach|status|get|explain|connectivity|ipam (show|check)|policy|store (status|members)|diff)|timeout|curl|ping|nft list|/opt/cni/bin/tortie-cni)\b`)
 
 // command runs a command, and says what is wrong with what has come of it.
 func (r *reader) command(c command, code int, printed bool) string {

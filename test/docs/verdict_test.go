@@ -42,7 +42,7 @@ func parseVerdicts(text string) ([]verdict, error) {
 }
 
 // patience is how long a verdict may take to come true: policy reaches the kernel a little after the command has returned.
-const patience = 10 * time.Second
+const patience = 20 * time.Second
 
 // verdicts checks lines all at once: what `tortie explain` says, and what becomes of packets. It returns how many were
 // tried with packets.
