@@ -244,16 +244,27 @@ func (m *merged) Diff(old Content) (add, del []Elem) {
 			return m.without(come, o), withoutOwner(o.without(leave, m))
 		}
 	}
-	have := map[string]struct{}{}
-	for e := range old.All() {
-		have[e.Key] = struct{}{}
+	have, ok := old.(elems)
+	if !ok {
+		have = elems{}
+		for e := range old.All() {
+			have.put(e)
+		}
 	}
+	both := 0
 	for e := range m.All() {
 		if _, ok := have[e.Key]; ok {
-			delete(have, e.Key)
+			both++
 		} else {
 			add = append(add, e)
 		}
+	}
+	if both == len(have) {
+		return add, nil
+	}
+	have = maps.Clone(have)
+	for e := range m.All() {
+		delete(have, e.Key)
 	}
 	for _, k := range sortedKeys(have) {
 		del = append(del, Elem{Key: k})

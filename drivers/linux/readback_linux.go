@@ -330,16 +330,15 @@ func (r *reader) elements(s *SetObject) error {
 	if err := r.goodEnough(err); err != nil {
 		return err
 	}
-	content := elems{}
-	switch {
-	case s.Interval:
+	content := make(elems, len(es))
+	if s.Interval {
 		if content, err = intervals(es); err != nil {
 			r.have.remake[s.Table] = true
 			return nil
 		}
-	default:
-		for _, e := range es {
-			content.put(e.Elem)
+	} else {
+		for i := range es {
+			content.put(es[i].Elem)
 		}
 	}
 	s.Content, s.unread = content, false
@@ -355,16 +354,28 @@ func (r *reader) elements(s *SetObject) error {
 	return nil
 }
 
+// decode reads one element. There may be a million: no maps are made of its attributes.
 func (s *SetObject) decode(b []byte) kernelElem {
-	m := attrMap(b)
-	e := kernelElem{end: be32(m[unix.NFTA_SET_ELEM_FLAGS])&unix.NFT_SET_ELEM_INTERVAL_END != 0}
-	e.Key = string(attrMap(m[unix.NFTA_SET_ELEM_KEY])[unix.NFTA_DATA_VALUE])
+	e := kernelElem{end: be32(attr(b, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0}
+	e.Key = string(attr(attr(b, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE))
 	if s.Verdict {
-		v := attrMap(attrMap(m[unix.NFTA_SET_ELEM_DATA])[unix.NFTA_DATA_VERDICT])
-		e.Chain = text(v[unix.NFTA_VERDICT_CHAIN])
-		e.Kind = verdictKind(int32(be32(v[unix.NFTA_VERDICT_CODE])))
+		v := attr(attr(b, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VERDICT)
+		e.Chain = text(attr(v, unix.NFTA_VERDICT_CHAIN))
+		e.Kind = verdictKind(int32(be32(attr(v, unix.NFTA_VERDICT_CODE))))
 	}
 	return e
+}
+
+// attr is the value of one attribute in b; nil if it is not there.
+func attr(b []byte, typ uint16) []byte {
+	var v []byte
+	_ = eachAttr(b, func(t uint16, x []byte) error {
+		if t == typ {
+			v = x
+		}
+		return nil
+	})
+	return v
 }
 
 func verdictKind(code int32) ActionKind {
