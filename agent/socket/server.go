@@ -27,6 +27,8 @@ const (
 	maxConns = 512
 	// maxLookers bounds those of clients who may only look: they can't keep root out.
 	maxLookers = 64
+	// maxStates is how many copies of the State are made and sent at a time: each can take hundreds of megabytes.
+	maxStates = 2
 	// defaultTimeout and maxTimeout bound a request.
 	defaultTimeout = 30 * time.Second
 	maxTimeout     = 10 * time.Minute
@@ -57,9 +59,9 @@ type Options struct {
 
 // Server serves a socket.
 type Server struct {
-	o              Options
-	l              *net.UnixListener
-	slots, lookers chan struct{}
+	o                      Options
+	l                      *net.UnixListener
+	slots, lookers, states chan struct{}
 	// rights says what the peer of a connection may do; an error says why that is nothing.
 	rights func(*net.UnixConn) (rights, error)
 }
@@ -97,7 +99,8 @@ func Listen(o Options) (*Server, error) {
 	if err = errors.Join(err, os.Chmod(o.Path, mode)); err != nil {
 		return nil, errors.Join(fmt.Errorf("giving the socket its rights: %w", err), l.Close())
 	}
-	s := &Server{o: o, l: l, slots: make(chan struct{}, maxConns), lookers: make(chan struct{}, maxLookers)}
+	s := &Server{o: o, l: l, slots: make(chan struct{}, maxConns), lookers: make(chan struct{}, maxLookers),
+		states: make(chan struct{}, maxStates)}
 	s.rights = func(c *net.UnixConn) (rights, error) { return checkPeer(c, o.Group) }
 	return s, nil
 }
@@ -185,9 +188,7 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 			s.answer(c, nil, agentapi.Errorf(agentapi.CodeBadRequest, "%v", m.err))
 			break
 		}
-		body, err := s.do(ctx, m, may)
-		m.close()
-		if !s.answer(c, body, err) {
+		if !s.handle(ctx, c, m, may) {
 			break
 		}
 	}
@@ -195,6 +196,21 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 	for m := range messages { // until the reader has ended
 		m.close()
 	}
+}
+
+// handle does what a request asks for, and reports whether the client took the answer.
+func (s *Server) handle(ctx context.Context, c *net.UnixConn, m message, may rights) bool {
+	defer m.close()
+	if m.req.Verb == agentapi.VerbState {
+		select {
+		case s.states <- struct{}{}:
+			defer func() { <-s.states }()
+		case <-ctx.Done():
+			return false
+		}
+	}
+	body, err := s.do(ctx, m, may)
+	return s.answer(c, body, err)
 }
 
 // read sends the requests of c; it ends when there are no more, or after one that makes no sense.

@@ -28,6 +28,7 @@ import (
 type desk struct {
 	attach  func(ctx context.Context, r agentapi.AttachRequest, netns *os.File) error
 	explain func() error
+	state   func()
 	asked   atomic.Int32
 }
 
@@ -61,7 +62,12 @@ func (d *desk) Explain(context.Context, agentapi.ExplainRequest) (agentapi.Expla
 	return agentapi.ExplainResponse{}, d.explain()
 }
 
-func (d *desk) State(context.Context) (json.RawMessage, error) { return json.RawMessage(`{}`), nil }
+func (d *desk) State(context.Context) (json.RawMessage, error) {
+	if d.state != nil {
+		d.state()
+	}
+	return json.RawMessage(`{}`), nil
+}
 
 // serve serves d until the test ends.
 func serve(t *testing.T, d *desk, change func(*Server)) (path string, reg *prometheus.Registry) {
@@ -235,6 +241,37 @@ func TestLookersKeepNobodyOut(t *testing.T) {
 	root.Store(false)
 	held[0].Close()
 	within(t, "a place is never free again", func() bool { return look() == nil })
+}
+
+// TestStatesAreMadeAFewAtATime: many who ask for the whole State at once get it one after another, and others don't wait.
+func TestStatesAreMadeAFewAtATime(t *testing.T) {
+	var now, most atomic.Int32
+	release := make(chan struct{})
+	d := &desk{state: func() {
+		n := now.Add(1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+		}
+		<-release
+		now.Add(-1)
+	}}
+	path, _ := serve(t, d, nil)
+	var wg sync.WaitGroup
+	for range 4 * maxStates {
+		wg.Go(func() {
+			if _, err := agentapi.NewClient(path).State(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	within(t, "no State is made", func() bool { return now.Load() == maxStates })
+	if _, err := agentapi.NewClient(path).Status(t.Context(), agentapi.StatusRequest{}); err != nil {
+		t.Errorf("status: %v", err)
+	}
+	close(release)
+	wg.Wait()
+	if most.Load() != maxStates {
+		t.Errorf("%d at a time, want %d", most.Load(), maxStates)
+	}
 }
 
 func TestHangingUpCancels(t *testing.T) {
