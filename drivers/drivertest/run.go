@@ -1,6 +1,7 @@
 package drivertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,8 @@ type Options struct {
 	First  bool   // Check ends with the first part that fails; each case is one
 	Only   int    // only the part of this property; 0 = all
 
-	share int // that this is
+	share int    // that this is
+	base  uint64 // Seed of the whole of which this is a share
 }
 
 func (o *Options) defaults() error {
@@ -83,6 +85,7 @@ func (o Options) Share(i, n int) (Options, error) {
 		return max(1, (all+n-1-i)/n)
 	}
 	o.share, o.Random, o.Walks = i, share(o.Random), share(o.Walks)
+	o.base = o.Seed
 	o.Seed += uint64(i) << 32 // the seeds that follow one another within a part are not those of the next one
 	return o, nil
 }
@@ -103,7 +106,7 @@ func Run(t *testing.T, h Harness, o Options) {
 	check := func(t *testing.T, err error) {
 		t.Helper()
 		if err != nil {
-			t.Errorf("%v\n%s=%d go test -run '%s' repeats it", err, SeedVariable, o.Seed, t.Name())
+			t.Errorf("%v\n%s=%d go test -run '%s' repeats it", err, SeedVariable, cmp.Or(o.base, o.Seed), t.Name())
 		}
 	}
 	for _, p := range r.parts() {

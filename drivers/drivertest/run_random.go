@@ -17,6 +17,7 @@ const statesPerChain = 5
 func (r *runner) random(ctx context.Context) error {
 	var errs []error
 	allowed, progress := 0, max(500, r.o.Random/5)
+	var past []Scene // of all chains: what came before may matter
 	for chain := uint64(0); r.pairs < r.o.Random; chain++ {
 		g := newGen(r.o.Seed + chain)
 		var scenes []Scene
@@ -27,14 +28,15 @@ func (r *runner) random(ctx context.Context) error {
 				sc.Before = []Event{{Kind: Resync}}
 			}
 			scenes = append(scenes, sc)
+			past = append(past[max(0, len(past)-2*statesPerChain):], sc)
 			pl := &player{runner: r, hint: exact}
 			f := pl.play(ctx, []Scene{sc})
 			r.pairs, allowed = r.pairs+len(sc.Lines), allowed+pl.allowed
 			if f == nil {
 				continue
 			}
-			f.scene = len(scenes) - 1
-			errs = append(errs, fmt.Errorf("seed %d, state %d: %w", r.o.Seed+chain, i, r.report(ctx, verdicts, scenes, f)))
+			f.scene = len(past) - 1
+			errs = append(errs, fmt.Errorf("seed %d, state %d: %w", r.o.Seed+chain, i, r.report(ctx, verdicts, past, f)))
 			break
 		}
 		if len(errs) >= 3 {

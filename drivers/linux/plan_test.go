@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/drivers/drivertest"
 )
 
 // desk plays nf_tables on paper: it takes one op after another and refuses what the kernel would, above all what refers to
@@ -315,6 +316,41 @@ func TestOps(t *testing.T) {
 		}
 		if got := x.o.owner(); got != x.owner {
 			t.Errorf("%s is of %s, want %s", x.text, got, x.owner)
+		}
+	}
+}
+
+// TestPlanOfRandomStates goes from one random State to the next, in big steps, with hints and without.
+func TestPlanOfRandomStates(t *testing.T) {
+	t.Parallel()
+	states := uint64(240)
+	if testing.Short() {
+		states = 60
+	}
+	for _, merging := range []bool{false, true} {
+		c, d, have := newCompiler(), newDesk(), noTables()
+		if merging {
+			c.limits = mergeAll()
+		}
+		before := drivers.NewState()
+		for seed := range states {
+			s, _ := drivertest.Random(seed)
+			if seed%2 == 1 { // some come back
+				s, _ = drivertest.Random(seed / 7)
+			}
+			s, _ = drivers.Lower(s, everythingButHTTP())
+			clear(c.touched)
+			keys, ch := c.touched, drivertest.Diff(before, s)
+			if seed%3 == 0 {
+				ch = nil
+			}
+			c.update(s, ch)
+			if ch == nil {
+				keys = allKeys(&c.prog, &have.Program)
+			}
+			d.commit(t, &c.prog, plan(&c.prog, have, keys, deltasOf(c, ch)), fmt.Sprintf("State %d, merging: %t", seed, merging))
+			have.wrote(&c.prog, keys)
+			before = s.Clone()
 		}
 	}
 }

@@ -214,7 +214,8 @@ func sameExprs(ours, theirs []byte) bool {
 	})
 }
 
-// nestedAttrs are the attributes of expressions that hold data values, and within those ("data") a verdict.
+// nestedAttrs are the attributes of expressions that hold data values, and within those ("data") a verdict. A verdict holds
+// no further ones: the name of its chain is compared as it is.
 var nestedAttrs = map[string][]uint16{
 	"cmp":       {unix.NFTA_CMP_DATA},
 	"immediate": {unix.NFTA_IMMEDIATE_DATA},
@@ -234,7 +235,7 @@ func sameAttrs(kind string, ours, theirs []byte) bool {
 				return false
 			}
 		case slices.Contains(nestedAttrs[kind], typ):
-			if !sameAttrs("data", x, y) {
+			if !sameAttrs(map[bool]string{true: "verdict", false: "data"}[kind == "data"], x, y) {
 				return false
 			}
 		case !bytes.Equal(x, y):
