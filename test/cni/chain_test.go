@@ -274,6 +274,26 @@ func TestCheckAfterTampering(t *testing.T) {
 		}},
 		{"route", "route 0.0.0.0/0", func(c *container, _ *current.Result) error { return c.ip("route", "del", "default") }},
 		{"IPv6 route", "route ::/0", func(c *container, _ *current.Result) error { return c.ip("-6", "route", "del", "default") }},
+		{"MAC", "MAC of eth0", func(c *container, _ *current.Result) error {
+			return c.ip("link", "set", "eth0", "address", "02:00:00:00:00:99")
+		}},
+		{"MTU", "MTU of eth0", func(c *container, _ *current.Result) error { return c.ip("link", "set", "eth0", "mtu", "1300") }},
+		{"another address", "should not be there", func(c *container, _ *current.Result) error {
+			return c.ip("addr", "add", "10.65.2.99/32", "dev", "eth0")
+		}},
+		{"neighbour", "neighbour 169.254.1.1", func(c *container, _ *current.Result) error {
+			return c.ip("neigh", "del", "169.254.1.1", "dev", "eth0")
+		}},
+		{"gateway", "addresses of tort", func(_ *container, r *current.Result) error {
+			return ipOnNode("addr", "flush", "dev", r.Interfaces[0].Name)
+		}},
+		{"forwarding", "sysctls", func(_ *container, r *current.Result) error {
+			out, err := exec.Command("ip", "netns", "exec", shared.node.Netns(), "sysctl", "-qw", "net.ipv4.conf."+r.Interfaces[0].Name+".rp_filter=1").CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		}},
 		{"detached by somebody", "not plugged in", func(c *container, _ *current.Result) error {
 			a := attachments(t)[0]
 			return shared.node.Client().Detach(t.Context(), agentapi.DetachRequest{Sandbox: a.Sandbox, Interface: a.Interface})

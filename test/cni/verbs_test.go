@@ -108,6 +108,27 @@ func TestRepeatedAdd(t *testing.T) {
 	}
 }
 
+// TestAddInAnotherNamespace: a runtime that lost the first one makes another, and asks again for the same container.
+func TestAddInAnotherNamespace(t *testing.T) {
+	pool := newIPAM(t)
+	conf := pluginConf(pool.section(), nil)
+	lost, c := newContainer(t), newContainer(t)
+	first := result(t, must(call{verb: "ADD", id: c.id, iface: "eth0", netns: lost.path(), conf: conf}.run()))
+	second := c.add(conf)
+	if d := cmp.Diff(first.IPs, second.IPs); d != "" || pool.held() != 2 {
+		t.Errorf("%d addresses are held, and of the first one: %s", pool.held(), d)
+	}
+	if links := output(t, lost.ns, "ip", "-o", "link"); strings.Contains(links, "eth0") {
+		t.Errorf("the first namespace has it, too: %s", links)
+	}
+	c.echo("80")
+	if err := talk(nodeNs(t), netip.Addr{}, addrOf(t, second, 0), 80); err != nil {
+		t.Error(err)
+	}
+	c.del(conf)
+	nothingLeft(t)
+}
+
 func must(b []byte, err error) []byte {
 	if err != nil {
 		panic(err)
