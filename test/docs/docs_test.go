@@ -196,7 +196,13 @@ func (r *reader) command(c command, code int, printed bool) string {
 	if r.token != "" {
 		c.text = strings.ReplaceAll(c.text, "TOKEN", r.token)
 	}
-	for deadline := time.Now().Add(patience); ; {
+	began := time.Now()
+	defer func() {
+		if took := time.Since(began); took > 2*time.Second {
+			r.t.Logf("%.1f s for %s", took.Seconds(), c.text)
+		}
+	}()
+	for deadline := began.Add(patience); ; {
 		out, got, err := h.shell.run(c.text)
 		switch {
 		case err != nil:
