@@ -23,8 +23,13 @@ import (
 // A node writes such an object in a transaction that compares its mod revision (as package datastore always does). So
 // what the guard has looked at is what etcd will compare with, and nothing can come in between.
 type guard struct {
-	kv  mvcc.KV
+	kv  ranger
 	now func() time.Time
+}
+
+// ranger reads etcd's keys: mvcc.KV does.
+type ranger interface {
+	Range(ctx context.Context, key, end []byte, o mvcc.RangeOptions) (*mvcc.RangeResult, error)
 }
 
 // What members may call. Nothing of Tortie needs leases, members, alarms, snapshots or etcd's users.
@@ -174,7 +179,8 @@ func (w *intent) parse() bool {
 		return false
 	}
 	w.kind, w.namespace, w.name = parts[0], parts[1], parts[2]
-	return true
+	info, ok := api.KindByName(w.kind)
+	return ok && info.Kind == w.kind && info.Namespaced == (w.namespace != "")
 }
 
 func (w *intent) String() string {

@@ -233,6 +233,12 @@ func TestNodeRights(t *testing.T) {
 	rawCalls(t, c, n1, admin)
 }
 
+// absent writes a key that is not there.
+func absent(ctx context.Context, c *clientv3.Client, key, value string) error {
+	_, err := swap(ctx, c, key, 0, clientv3.OpPut(key, value))
+	return err
+}
+
 // rawCalls tries to get around the guard.
 func rawCalls(t *testing.T, c *cluster, n1, admin *clientv3.Client) {
 	t.Helper()
@@ -242,10 +248,13 @@ func rawCalls(t *testing.T, c *cluster, n1, admin *clientv3.Client) {
 	_, value := stored(t, blockOf("host:n1", nil))
 	put, eq := clientv3.OpPut(key, value), clientv3.Compare(clientv3.ModRevision(key), "=", rev)
 	for name, f := range map[string]func(*clientv3.Client) error{
-		"a put":              func(c *clientv3.Client) error { _, err := c.Put(ctx, key, value); return err },
-		"a delete":           func(c *clientv3.Client) error { _, err := c.Delete(ctx, key); return err },
-		"a delete of all":    func(c *clientv3.Client) error { _, err := c.Delete(ctx, dataPrefix, clientv3.WithPrefix()); return err },
-		"a bare transaction": func(c *clientv3.Client) error { _, err := c.Txn(ctx).Then(put).Commit(); return err },
+		"a key that is none":  func(c *clientv3.Client) error { return absent(ctx, c, dataPrefix+"IPAMBlock/x/10-9-0-0-30", value) },
+		"a key that goes on":  func(c *clientv3.Client) error { return absent(ctx, c, key+"/x", value) },
+		"a kind that is none": func(c *clientv3.Client) error { return absent(ctx, c, dataPrefix+"IPAMBlock//", value) },
+		"a put":               func(c *clientv3.Client) error { _, err := c.Put(ctx, key, value); return err },
+		"a delete":            func(c *clientv3.Client) error { _, err := c.Delete(ctx, key); return err },
+		"a delete of all":     func(c *clientv3.Client) error { _, err := c.Delete(ctx, dataPrefix, clientv3.WithPrefix()); return err },
+		"a bare transaction":  func(c *clientv3.Client) error { _, err := c.Txn(ctx).Then(put).Commit(); return err },
 		"a comparison of versions": func(c *clientv3.Client) error {
 			_, err := c.Txn(ctx).If(clientv3.Compare(clientv3.Version(key), ">", 0)).Then(put).Commit()
 			return err
