@@ -110,7 +110,7 @@ func felixCommon() []FelixField {
 			honoured("traffic from the host that no policy stops; [] = none"),
 		setting("interfacePrefix", felixPattern("prefixes of names of interfaces, with commas between",
 			`[a-zA-Z0-9_-]{1,15}(,[a-zA-Z0-9_-]{1,15})*`), "cali").
-			honoured("these and Tortie's own \"tort\" begin the names of workload interfaces; one with such a name that is no workload's passes nothing"),
+			honoured("these and Tortie's own \"tort\" begin the names of workload interfaces; one with such a name that is no workload's passes nothing. A prefix of an interface that has an address of the host does not count"),
 		setting("allowVXLANPacketsFromWorkloads", felixBool(), "false").honoured(encap),
 		setting("allowIPIPPacketsFromWorkloads", felixBool(), "false").honoured(encap),
 		setting("workloadSourceSpoofing", felixEnum("Disabled", "Any"), "Disabled").like("Any").

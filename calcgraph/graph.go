@@ -79,10 +79,10 @@ func (g *Graph) Update(key api.Key, o api.Object) {
 	case "HostEndpoint":
 		bad = g.setHost(key, as[*api.HostEndpoint](o))
 	case "Node":
+		bad = g.routes.setNode(key, as[*api.Node](o))
 		if key.Name == g.settings.base.NodeName {
 			g.settings.setNode(as[*api.Node](o))
 		}
-		bad = g.routes.setNode(key, as[*api.Node](o))
 	case "FelixConfiguration":
 		g.settings.set(key.Name, as[*api.FelixConfiguration](o))
 	case "IPPool":
@@ -109,7 +109,19 @@ func as[T api.Object](o api.Object) T {
 func (g *Graph) Attached(id drivers.EndpointID, e *LedgerEntry) { g.endpoints.attached(id, e) }
 
 // Host says what interfaces the host has.
-func (g *Graph) Host(ifaces []drivers.HostIface) { g.hosts.inventory(ifaces) }
+func (g *Graph) Host(ifaces []drivers.HostIface) {
+	ifaces = slices.Clone(ifaces)
+	g.hosts.inventory(ifaces)
+	g.settings.setHost(ifaces)
+}
+
+// ownAddresses returns the addresses that the Node resource gives this node.
+func (g *Graph) ownAddresses() []netip.Addr {
+	if n := g.routes.nodes[g.settings.base.NodeName]; n != nil {
+		return n.addresses()
+	}
+	return nil
+}
 
 // Learned says what route BGP has learned to a destination; nil if there is none.
 func (g *Graph) Learned(dst netip.Prefix, r *drivers.Route) { g.routes.learn(dst, r) }
@@ -141,11 +153,7 @@ func (g *Graph) Flush() *drivers.Update {
 
 // flushNode reports the node; configured says that its settings are different.
 func (g *Graph) flushNode(u *drivers.Update, configured bool) {
-	var addrs []netip.Addr
-	c := g.settings.now
-	if n := g.routes.nodes[c.NodeName]; n != nil {
-		addrs = n.addresses()
-	}
+	addrs, c := g.ownAddresses(), g.settings.now
 	if g.node == nil || configured || !slices.Equal(g.node.Addresses, addrs) {
 		g.node = c.node(addrs)
 		u.Node = g.node

@@ -67,9 +67,9 @@ func (hs *hosts) set(name string, o *api.HostEndpoint) {
 	hs.stale = true
 }
 
-// inventory takes in the interfaces of the host.
+// inventory takes in the interfaces of the host, and keeps them.
 func (hs *hosts) inventory(ifaces []drivers.HostIface) {
-	hs.ifaces = slices.Clone(ifaces)
+	hs.ifaces = ifaces
 	hs.stale = true
 }
 

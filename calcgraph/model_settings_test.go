@@ -71,7 +71,18 @@ func (m *model) settings() {
 	say("failsafeOutboundHostPorts", func(v any) { m.c.FailsafeOut = ports(v) })
 	say("vxlanPort", func(v any) { m.c.VXLANPort = uint16(v.(int64)) })
 	say("interfacePrefix", func(v any) {
-		m.c.WorkloadPrefixes = append(slices.Clone(m.c.WorkloadPrefixes), strings.Split(v.(string), ",")...)
+		m.c.WorkloadPrefixes = slices.Clone(m.c.WorkloadPrefixes)
+	prefixes:
+		for _, p := range strings.Split(v.(string), ",") {
+			for _, i := range m.ifaces {
+				for _, a := range i.Addrs {
+					if strings.HasPrefix(i.Name, p) && !a.Addr().IsLinkLocalUnicast() {
+						continue prefixes // the host's own interface
+					}
+				}
+			}
+			m.c.WorkloadPrefixes = append(m.c.WorkloadPrefixes, p)
+		}
 	})
 	var vxlan, ipip, said bool
 	say("allowVXLANPacketsFromWorkloads", func(v any) { vxlan, said = v.(bool), true })

@@ -1,11 +1,15 @@
 package calcgraph
 
 import (
+	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/drivers"
 )
 
 // settings lays the FelixConfigurations that concern this node over its Config.
@@ -13,6 +17,7 @@ type settings struct {
 	base    Config
 	objects map[string]*api.FelixConfiguration
 	labels  map[string]string // of the Node resource
+	ifaces  []drivers.HostIface
 	stale   bool
 
 	said *api.NodeSettings // what they say; another pointer if it is something else
@@ -45,6 +50,12 @@ func (s *settings) setNode(o *api.Node) {
 	}
 }
 
+// setHost takes in the interfaces of the host.
+func (s *settings) setHost(ifaces []drivers.HostIface) {
+	s.ifaces = ifaces
+	s.stale = s.stale || len(s.objects) > 0
+}
+
 // resolve brings said and now up to date, and reports whether now is different.
 func (s *settings) resolve() bool {
 	if !s.stale {
@@ -72,11 +83,34 @@ func (s *settings) resolve() bool {
 		}
 	}
 	said, _ := api.FelixSettings(felix) // what has no effect by itself was said when it was written
+	said.WorkloadPrefixes = slices.DeleteFunc(said.WorkloadPrefixes, func(p string) bool {
+		return s.cutsOff(p, layers)
+	})
 	if reflect.DeepEqual(*s.said, said) {
 		return false
 	}
 	s.said, s.now = &said, s.base.with(&said)
 	return true
+}
+
+// cutsOff reports whether an interface by which others may reach this node begins with prefix: were it taken for a
+// workload's, nothing could reach the node any more, not even the next change of the setting. The host's side of a
+// workload's interface has no address but a link-local one.
+func (s *settings) cutsOff(prefix string, layers []*api.FelixConfiguration) bool {
+	own := func(p netip.Prefix) bool { return !p.Addr().IsLinkLocalUnicast() }
+	for _, i := range s.ifaces {
+		if !strings.HasPrefix(i.Name, prefix) || !slices.ContainsFunc(i.Addrs, own) {
+			continue
+		}
+		for _, c := range layers {
+			if _, said := c.Spec["interfacePrefix"]; said {
+				s.bad = append(s.bad, Problem{Key: felixKey(c.Name), Field: "spec.interfacePrefix",
+					Reason: fmt.Sprintf("%q does not count on node %s: so begins %s, which has an address of the host", prefix, s.base.NodeName, i.Name)})
+			}
+		}
+		return true
+	}
+	return false
 }
 
 func felixKey(name string) api.Key { return api.Key{Kind: "FelixConfiguration", Name: name} }
