@@ -51,7 +51,7 @@ rounds() {
 }
 
 pairs() {
-	counts='random: [0-9]+ of'
+	counts='random pairs'
 	round pairs "$1" env TORTIE_SEED="$(fresh)" TORTIE_RANDOM="${PAIRS:-20000}" TORTIE_WALKS=5 \
 		go test -count=1 -timeout 60m -v -run '^TestConformance$' ./drivers/linux
 }
@@ -79,7 +79,7 @@ for part in "${parts[@]}"; do
 	echo "== $part: $time s"
 	case $part in
 	churn) # one long round
-		CHURN=$time
+		CHURN=$((time > 15 ? time : 15))
 		rounds churn 0 churn ;;
 	fuzz)
 		targets=$(git ls-files '*_test.go' | xargs grep -h '^func Fuzz' | wc -l)
