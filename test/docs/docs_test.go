@@ -4,6 +4,7 @@ package docs
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tortie/tortie/internal/netns"
 )
 
 // notRun is how many blocks of each page can't be run here. The page says why of each.
@@ -38,9 +41,10 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "pages run on machines of namespaces, which only root may make: run this with sudo")
 			return 1
 		}
-		dir, err := os.MkdirTemp("", "tortie-docs-")
+		dir := filepath.Join(os.TempDir(), netns.UniqueName(dirPrefix))
+		defer os.RemoveAll(dir)
+		err := errors.Join(sweep(), os.Mkdir(dir, 0o700))
 		if err == nil {
-			defer os.RemoveAll(dir)
 			built, err = prepare(dir)
 		}
 		if err != nil {
@@ -49,6 +53,19 @@ func TestMain(m *testing.M) {
 		}
 		return m.Run()
 	}())
+}
+
+const dirPrefix = "tortiedocs"
+
+// sweep removes the programs of tests that were killed; their machines ended with them.
+func sweep() error {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"-*"))
+	for _, dir := range dirs {
+		if netns.Orphaned(filepath.Base(dir), dirPrefix) {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
 }
 
 // TestPages does what each page says.
