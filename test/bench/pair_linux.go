@@ -85,8 +85,8 @@ func newPairBed(ctx context.Context, m *measurement) (_ *bed, err error) {
 			return nil, err
 		}
 	}
-	for _, n := range b.lab.Nodes {
-		if err := settled(ctx, n, 1); err != nil {
+	for i, n := range b.lab.Nodes {
+		if err := errors.Join(settled(ctx, n, 1), shortFlows(n.Host), shortFlows(p.plainNodes[i])); err != nil {
 			return nil, err
 		}
 	}

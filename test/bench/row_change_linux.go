@@ -70,10 +70,13 @@ func (g *gate) probe(ctx context.Context) (stop func(), err error) {
 	return g.prober.Stop, nil
 }
 
-// shortFlows makes a node forget flows of datagrams soon: a prober that uses a port again must be judged again.
+// shortFlows makes a node forget flows soon: a client or prober that uses a port again, as it must after some seconds, must
+// be judged again.
 func shortFlows(h *lab.Host) error {
 	return h.Do(func() error {
-		return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_udp_timeout", []byte("2"), 0o644)
+		const dir = "/proc/sys/net/netfilter/"
+		return errors.Join(os.WriteFile(dir+"nf_conntrack_udp_timeout", []byte("2"), 0o644),
+			os.WriteFile(dir+"nf_conntrack_tcp_timeout_close", []byte("1"), 0o644))
 	})
 }
 

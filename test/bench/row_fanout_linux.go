@@ -65,7 +65,8 @@ func fanoutRow(ctx context.Context, m *measurement) (err error) {
 	for i := range m.Size.Fanout + 1 {
 		commands = append(commands, fmt.Sprintf("addr add %s/32 dev eth0", fanoutAddr(i)))
 	}
-	if err := errors.Join(outside.IP(append(commands, fmt.Sprintf("route add %s/32 via %s", server.Addr(4), n.Addr(4)))...), n.IP(fmt.Sprintf("route add 172.30.0.0/16 via %s", outside.Addr(4))), shortFlows(n.Host)); err != nil {
+	if err := errors.Join(outside.IP(append(commands, fmt.Sprintf("route add %s/32 via %s", server.Addr(4), n.Addr(4)))...),
+		n.IP(fmt.Sprintf("route add 172.30.0.0/16 via %s", outside.Addr(4)))); err != nil {
 		return err
 	}
 	prober, err := load.StartProber(load.Probing{From: outside.Host, To: server.Host, Source: fanoutAddr(0), Dest: netip.AddrPortFrom(server.Addr(4), fanoutPort)})

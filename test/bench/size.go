@@ -45,7 +45,7 @@ func Full() Size {
 	return Size{
 		Name: "full", Rounds: 10, Time: time.Second,
 		ADDs: 200, SustainedADDs: 300, Workers: 8, Bursts: []int{50, 100},
-		Policies: 10_000, Locals: 250, Members: 1_000_000, Changes: 100, SmallPolicies: 1000, SmallPods: 2000, FirstProgrammings: 3,
+		Policies: 10_000, Locals: 250, Members: 1_000_000, Changes: 300, SmallPolicies: 1000, SmallPods: 2000, FirstProgrammings: 3,
 		Rules: 10_000, PodLoad: 1000, Endpoints: 250_000, LargeRules: 10_000, RSSLocals: 100, Settle: time.Minute,
 		RestartTime: 5 * time.Second, Restarts: 3, Reboots: 5, Fanout: 300, GraphCount: 3, Graph: graphAll(), Fsyncs: 300,
 	}

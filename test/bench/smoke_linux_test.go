@@ -109,7 +109,7 @@ func implausible(r Result) string {
 	case "s":
 		low, high = 1e-6, 240
 	case "x":
-		low, high = 0.001, 1000
+		low, high = 1e-6, 1e6
 	case "MB":
 		low, high = 1, 1e5
 	case "Gbit/s":
