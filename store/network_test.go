@@ -395,7 +395,7 @@ func TestRestart(t *testing.T) {
 // TestRenewal: certificates are renewed in time, and connections end with the certificate that they were made with.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, func(cfg *Config) { cfg.CertLife = 3 * time.Second })
+	c := newCluster(t, func(cfg *Config) { cfg.CertLife = 6 * time.Second })
 	n1 := c.member(join.RoleNode, "n1")
 	lazy := c.member(join.RoleNode, "n2")
 	_, first, err := n1.Validity()

@@ -13,13 +13,13 @@ import (
 
 // Info is what a store says of itself.
 type Info struct {
-	Version  string // of etcd
-	Revision int64
-	Size     int64 // of the file
-	InUse    int64 // the part of it that is not free
-	Quota    int64
-	Full     bool     // it takes only deletes
-	Alarms   []string // "NOSPACE", "CORRUPT"
+	Version  string   `json:"version"` // of etcd
+	Revision int64    `json:"revision"`
+	Size     int64    `json:"size"`  // of the file
+	InUse    int64    `json:"inUse"` // the part of it that is not free
+	Quota    int64    `json:"quota"`
+	Full     bool     `json:"full"`             // it takes only deletes
+	Alarms   []string `json:"alarms,omitempty"` // "NOSPACE", "CORRUPT"
 }
 
 // Status asks the store that listens on a Unix socket: a path, or unix:///path. One that is not there says so at once.

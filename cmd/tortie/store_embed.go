@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"text/tabwriter"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -59,26 +58,34 @@ tortie join), with certificates that the store has issued, each of them for what
 func newStoreLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
 func storeStatusCommand() *cobra.Command {
-	return &cobra.Command{
+	var o output
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the store's size, quota and revision",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
 			info, err := store.Status(cmd.Context(), localStore(cmd))
 			if err != nil {
 				return err
 			}
-			state := "takes writes"
-			if info.Full {
-				state = "full: takes only deletions until it has healed itself (compaction, defragmentation)"
-			}
-			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintf(tw, "Engine\tetcd %s\nState\t%s\nRevision\t%d\nSize\t%.1f MiB (%.1f in use) of %d MiB\n", info.Version, state,
-				info.Revision, float64(info.Size)/(1<<20), float64(info.InUse)/(1<<20), info.Quota>>20)
-			for _, a := range info.Alarms {
-				fmt.Fprintf(tw, "Alarm\t%s\n", a)
-			}
-			return tw.Flush()
+			return o.print(cmd.OutOrStdout(), info, func(w io.Writer) { printStatus(w, info) })
 		},
+	}
+	o.register(cmd)
+	return cmd
+}
+
+func printStatus(w io.Writer, info store.Info) {
+	state := "takes writes"
+	if info.Full {
+		state = "full: takes only deletions until it has healed itself (compaction, defragmentation)"
+	}
+	fmt.Fprintf(w, "Engine\tetcd %s\nState\t%s\nRevision\t%d\nSize\t%.1f MiB (%.1f in use) of %d MiB\n", info.Version, state,
+		info.Revision, float64(info.Size)/(1<<20), float64(info.InUse)/(1<<20), info.Quota>>20)
+	for _, a := range info.Alarms {
+		fmt.Fprintf(w, "Alarm\t%s\n", a)
 	}
 }

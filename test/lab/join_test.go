@@ -164,6 +164,7 @@ func (j *joined) members() map[string]store.MemberStatus {
 // TestJoin: three hosts join a store by token, and policy works between them, also through a restart of the store; none
 // can write what is another's; one is expelled and is out at once.
 func TestJoin(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	j := newJoined(t)
 	j.hears("friend", "stranger")
@@ -301,6 +302,7 @@ func (j *joined) expel(write func(string), policy string) {
 
 // TestJoinRefusals: what a host hears that can't join.
 func TestJoinRefusals(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	l := newLab(t, Options{Nodes: 1, Join: true})
 	j := &joined{Lab: l, t: t}
@@ -379,6 +381,7 @@ func TestJoinRefusals(t *testing.T) {
 
 // TestJoinRestore: agents believe a store that was restored from an older snapshot.
 func TestJoinRestore(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	j := newJoined(t)
 	apply := func(role string) {
@@ -407,4 +410,37 @@ func TestJoinRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	j.hears("friend")
+}
+
+// TestJoinRenewal: an agent renews its certificate in time, and goes on with the new one when the old one's connections
+// end, without a restart and without a word from anybody.
+func TestJoinRenewal(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	j := &joined{Lab: newLab(t, Options{Nodes: 1, Join: true, StoreArgs: []string{"--certificate-life", "9s"}}), t: t}
+	n1 := j.Nodes[0]
+	_, first, err := n1.Files().Validity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "a connection that outlives two certificates", func() error {
+		_, until, err := n1.Files().Validity()
+		if err == nil && until.Sub(first) < 10*time.Second {
+			err = fmt.Errorf("valid until %v, the first one until %v", until, first)
+		}
+		return err
+	})
+	if m := j.members()["n1"]; m.Connections == 0 {
+		t.Errorf("members: %+v", m)
+	}
+	w, err := j.applyText(ctx, twoPools)
+	if err != nil {
+		t.Fatal(w, err)
+	}
+	if _, err := j.AddWorkload(ctx, poolSpec(1, "late")); err != nil {
+		t.Errorf("plugging in with a renewed certificate: %v", err)
+	}
+	if out := j.must(j.Run(ctx, n1.Host, n1.dir(), "join", "--renew", "--config", n1.settings())); !strings.Contains(out, "node n1 renewed") {
+		t.Errorf("join --renew says %q", out)
+	}
 }
