@@ -28,6 +28,8 @@ func lossyState(t *testing.T) *State {
 		match(func(m *Match) { m.Dst.PortSets = named }), match(func(m *Match) { m.Dst.Ports, m.Dst.PortSets = ports, named }),
 		match(func(m *Match) { m.Dst.Services = named }), match(func(m *Match) { m.Proto, m.Src.Services = &sctp, named }),
 		match(func(m *Match) { m.Dst.Ports = ports }), match(func(m *Match) { m.Src.Ports, m.NotProto = ports, &udp }),
+		proto(58), match(func(m *Match) { m.Proto, m.Dst.Ports, m.Dst.NotPorts = &sctp, ports, ports }),
+		match(func(m *Match) { m.Proto, m.Dst.Ports, m.Dst.NotPortSets = &sctp, ports, named }),
 		match(func(m *Match) { m.Proto, m.Dst.Ports = &sctp, ports }), match(func(m *Match) { m.NotProto, m.Dst.Ports = &sctp, ports }),
 		match(func(m *Match) { m.HTTP = &HTTP{Methods: []string{"GET"}} }),
 		match(func(m *Match) { m.Unsupported = []string{"a", "b"} }),
@@ -46,7 +48,7 @@ func lossyState(t *testing.T) *State {
 	tierOf("eth1 untracked out", "w", Deny, rules[:4]...)(s)
 	for id, p := range s.Policies {
 		switch {
-		case strings.HasPrefix(id.Name, "u of"), strings.HasPrefix(id.Name, "w of"):
+		case strings.HasPrefix(id.Name, "u of"):
 			p.In = nil
 		case strings.HasPrefix(id.Name, "v of"):
 			p.Out = nil
@@ -197,4 +199,101 @@ func TestLowererWithoutHint(t *testing.T) {
 	ch = NewChanges()
 	one.Masquerade.From, ch.Masquerade = prefixes("10.0.0.0/8"), true
 	check("masquerading is", one, ch)
+}
+
+// TestLowerTellsOfNothing: what is not wanted cannot be lost.
+func TestLowerTellsOfNothing(t *testing.T) {
+	f := without(func(f *Features) { f.CutFlows, f.Masquerade = false, false })
+	if low, losses := Lower(testNode(), f); len(losses) > 0 {
+		t.Errorf("%+v\n%s", losses, low)
+	}
+	s := testNode(masquerade("10.0.0.0/8", "10.0.0.0/8"), func(s *State) { s.Node.CutEstablished = true })
+	low, losses := Lower(s, f)
+	if len(losses) != 2 || low.Node.CutEstablished || len(low.Masquerade.From) > 0 {
+		t.Errorf("both are wanted: %+v\n%s", losses, low)
+	}
+	if !s.Node.CutEstablished || len(s.Masquerade.From) == 0 {
+		t.Error("the State itself has changed")
+	}
+	if all := AllFeatures("x"); all.Driver != "x" || !all.Atomic {
+		t.Errorf("all features: %+v", all)
+	}
+}
+
+// TestLowerOneFamilyOfSources: sources of a family that the driver lacks go, also of an endpoint whose addresses stay.
+func TestLowerOneFamilyOfSources(t *testing.T) {
+	s := testNode(with("a", func(e *Endpoint) { e.Addrs, e.SourcePrefixes = addrs("10.0.0.1"), prefixes("10.5.0.0/16", "fd05::/16") }))
+	low, _ := Lower(s, without(func(f *Features) { f.IPv6 = false }))
+	if e := low.endpoint("a"); len(e.SourcePrefixes) != 1 || len(e.Addrs) != 1 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestLowerUntrackedIsOfHosts: a list that a workload cannot have does not make its policy an untracked one.
+func TestLowerUntrackedIsOfHosts(t *testing.T) {
+	lossy := rule(Allow, func(m *Match) { m.Src.NotNets = prefixes("10.0.0.0/8") })
+	s := testNode(tierOf("a untracked in", "t", Deny, lossy), host("eth0"))
+	s.Endpoints[EndpointID{Kind: HostInterface, Sandbox: "gone"}] = nil
+	low, _ := Lower(s, without(func(f *Features) { f.NotNets = false }))
+	for id, p := range low.Policies {
+		if id != allowAll && len(p.In)+len(p.Out) > 0 {
+			t.Errorf("policy %s: %+v", id, p)
+		}
+	}
+}
+
+// TestLowererNamesWhatItMoves: a policy that enters an Untracked list is lowered anew, and named to the driver.
+func TestLowererNamesWhatItMoves(t *testing.T) {
+	lossy := rule(Allow, func(m *Match) { m.Src.NotNets = prefixes("10.0.0.0/8") })
+	s := testNode(tierOf("eth0 normal in", "t", Deny, lossy))
+	l := NewLowerer(without(func(f *Features) { f.NotNets = false }))
+	l.Lower(s, nil)
+	e := *s.endpoint("eth0")
+	list := e.Policy.Normal.In
+	for _, in := range []*TierList{list, nil} {
+		c := e
+		c.Policy.Untracked.In = in
+		s.Endpoints[e.ID] = &c
+		ch := NewChanges()
+		ch.Endpoints[e.ID] = struct{}{}
+		low, _ := l.Lower(s, ch)
+		id := list.Tiers[0].Policies[0]
+		if _, named := ch.Policies[id]; !named {
+			t.Error("the policy is not named")
+		}
+		want, _ := Lower(s, l.f)
+		if low.String() != want.String() {
+			t.Errorf("untracked: %t\n%s", in != nil, low)
+		}
+	}
+}
+
+// TestLowererSharesSetsAndPeers: what is not lowered follows the State, by a hint or because another State came; the State
+// itself stays as it is.
+func TestLowererSharesSetsAndPeers(t *testing.T) {
+	lossy := rule(Allow, func(m *Match) { m.Src.NotNets = prefixes("10.0.0.0/8") })
+	f := without(func(f *Features) { f.NotNets = false })
+	l := NewLowerer(f)
+	s := testNode(tierOf("b normal in", "t", Deny, lossy))
+	s.Sets["stays"], s.Sets["goes"] = NewSet(SetNet), NewSet(SetPort)
+	l.Lower(s, nil)
+	ch := NewChanges()
+	s.Sets["comes"], s.Peers["comes"] = NewSet(SetNet, member(t, "10.0.0.1")), &Peer{Name: "comes"}
+	delete(s.Sets, "goes")
+	delete(s.Peers, "m")
+	for _, id := range []SetID{"comes", "goes"} {
+		ch.Sets[id] = &SetChange{Full: true}
+	}
+	ch.Peers["comes"], ch.Peers["m"] = struct{}{}, struct{}{}
+	before := s.String()
+	low, _ := l.Lower(s, ch)
+	if want, _ := Lower(s, f); low.String() != want.String() || s.String() != before {
+		t.Errorf("by a hint:\n%s", low)
+	}
+	other := testNode(tierOf("a normal in", "other", Deny, lossy))
+	other.Sets["another"], other.Peers["another"] = NewSet(SetNet), &Peer{Name: "another"}
+	low, losses := l.Lower(other, NewChanges())
+	if want, wantLosses := Lower(other, f); low.String() != want.String() || len(losses) != len(wantLosses) {
+		t.Errorf("another State: %d losses, want %d\n%s", len(losses), len(wantLosses), low)
+	}
 }

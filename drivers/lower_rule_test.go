@@ -214,7 +214,11 @@ func TestLowerRoutesAndNode(t *testing.T) {
 // TestLowererRemembers walks a State through random changes: the Lowerer with hints says what Lower says, keeps the
 // pointers of what has not changed, and names in the hint all that came out different.
 func TestLowererRemembers(t *testing.T) {
-	for seed := range uint64(15) {
+	seeds := uint64(15)
+	if testing.Short() {
+		seeds = 5
+	}
+	for seed := range seeds {
 		g := newGen(seed)
 		f := g.features()
 		l := NewLowerer(f)

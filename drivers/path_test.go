@@ -1,6 +1,7 @@
 package drivers
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -217,6 +218,10 @@ func TestLocate(t *testing.T) {
 	hep := EndpointID{Kind: HostInterface, Sandbox: "h", Interface: "eth7"}
 	n.Endpoints[hep] = &Endpoint{ID: hep, Iface: "eth7", Addrs: addrs("10.9.9.8")}
 	n.Endpoints[EndpointID{Sandbox: "nothing"}] = nil
+	for i := range 40 { // the one with the smallest id is found among many, in whatever order they come
+		id := EndpointID{Sandbox: fmt.Sprint("z", i)}
+		n.Endpoints[id] = &Endpoint{ID: id, Iface: "tortz", Addrs: addrs("10.9.9.9")}
+	}
 	n.Routes[netip.MustParsePrefix("10.8.0.0/16")] = &Route{Dst: netip.MustParsePrefix("10.8.0.0/16"), Kind: RouteLocal, Iface: "torte"}
 	n.Routes[netip.MustParsePrefix("10.7.0.0/16")] = &Route{Dst: netip.MustParsePrefix("10.7.0.0/16"), Kind: RouteBlackhole, Iface: "eth3"}
 	n.Routes[netip.MustParsePrefix("10.6.0.0/16")] = &Route{Dst: netip.MustParsePrefix("10.6.0.0/16"), Kind: RouteRemote, Iface: "vxlan0"}
@@ -234,6 +239,12 @@ func TestLocate(t *testing.T) {
 	}
 	if got := n.Locate(netip.Addr{}, "up"); got != (Place{PlaceHostIface, "up"}) {
 		t.Errorf("no address is at %+v", got)
+	}
+	if got := hostPlace(nil, "up"); got != (Place{PlaceHostIface, "up"}) {
+		t.Errorf("without a route: %+v", got)
+	}
+	if got := hostPlace(&Route{Kind: RouteLocal, Iface: "torte"}, "up"); got != (Place{PlaceHostIface, "up"}) {
+		t.Errorf("from a local route: %+v", got)
 	}
 	if r := n.Route(netip.MustParseAddr("::ffff:10.6.0.1")); r == nil || r.Iface != "vxlan0" {
 		t.Errorf("route of an address in IPv6 clothes: %+v", r)
