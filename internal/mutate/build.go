@@ -25,6 +25,7 @@ type target struct {
 type suite struct {
 	Dir       string
 	Run, Skip string // as in go test
+	Short     bool
 }
 
 // load makes the mutants of a target.

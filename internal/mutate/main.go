@@ -25,12 +25,20 @@ var targets = []*target{
 	},
 	{
 		Name: "Lower", Dir: "drivers", Files: []string{"lower*.go", "features.go"},
-		Tests: []suite{{Dir: "drivers", Run: "Lower|Features|Deny"}, {Dir: "drivers/drivertest", Run: "TestFakeCutDown$"}},
+		Tests: []suite{
+			{Dir: "drivers", Run: "Lower|Features|Deny", Skip: "Remembers|NeverAllows"},
+			{Dir: "drivers", Run: "Remembers|NeverAllows", Short: true},
+		},
 	},
 	{
 		Name: "the rule renderer of drivers/linux", Dir: "drivers/linux",
-		Files: []string{"compiler.go", "program.go", "match.go", "lists.go", "endpoint.go", "base.go", "plan.go"},
-		Tests: []suite{{Dir: "drivers/linux", Run: "TestRender|TestCompiler|TestUnchanged|TestProgram|TestInterpret|TestPlan"}},
+		Files: []string{"compiler.go", "program.go", "match.go", "lists.go", "endpoint.go", "base.go", "merge.go", "mergeunits.go", "plan.go"},
+		Tests: []suite{
+			{Dir: "drivers/linux", Run: "TestRenderGolden|TestOps|TestUnchanged", Short: true},
+			{Dir: "drivers/linux", Run: "TestCasesAgree", Short: true},
+			{Dir: "drivers/linux", Run: "TestCompilerFollows|TestPlanLeads|TestProgramSize", Short: true},
+			{Dir: "drivers/linux", Run: "TestProgramAgrees|TestMergedDeltas|TestHold", Short: true},
+		},
 	},
 }
 

@@ -83,7 +83,7 @@ const (
 // once runs one suite with a mutant, 0 for none, and says whether it passed.
 func (b *built) once(ctx context.Context, root string, i, mutant int) (bool, error) {
 	cmd := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`ulimit -v %d; exec nice -n 10 "$0" "$@"`, memoryKB),
-		b.binaries[i], "-test.failfast", "-test.run", b.Tests[i].Run, "-test.skip", b.Tests[i].Skip)
+		b.binaries[i], "-test.failfast", "-test.run", b.Tests[i].Run, "-test.skip", b.Tests[i].Skip, "-test.short="+strconv.FormatBool(b.Tests[i].Short))
 	cmd.Dir = filepath.Join(root, b.Tests[i].Dir)
 	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(mutant), "TORTIE_SEED=1")
 	err := cmd.Run()
