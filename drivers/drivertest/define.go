@@ -301,6 +301,9 @@ func (b *builder) rule(in bool, text string) error {
 	if b.open == nil {
 		return errors.New("a rule follows its policy or profile")
 	}
+	if strings.TrimSpace(text) == "" {
+		return errors.New("a rule without an action")
+	}
 	r, err := parseRule(text)
 	if err != nil {
 		return err
