@@ -101,7 +101,11 @@ func (l *link) mend(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		diff, err := s.diff()
+		var err error
+		diff := "?"
+		if !s.compares {
+			diff, err = s.diff()
+		}
 		if err == nil && diff != "" {
 			err = s.mend()
 		}
@@ -117,7 +121,9 @@ type step struct {
 	what string
 	diff func() (string, error) // how it differs from what it should be; "" = it does not
 	mend func() error
-	lax  bool // plugins that are chained behind Attach may change it: no matter to Check
+	// compares says that mend looks at what is there by itself, and leaves alone what is right.
+	compares bool
+	lax      bool // plugins that are chained behind Attach may change it: no matter to Check
 }
 
 // survey finds out whether the workload has default routes by other interfaces.
@@ -305,16 +311,20 @@ func missing[T comparable](want T, list func() ([]T, error)) (string, error) {
 }
 
 func sysctls(c *linuxnet.Conn, want []linuxnet.Sysctl) step {
+	explain := func(err error) error {
+		if errors.Is(err, os.ErrNotExist) && !c.HasIPv6() {
+			return linuxnet.ErrNoIPv6
+		}
+		return err
+	}
 	return step{
 		what: "sysctls",
 		diff: func() (string, error) {
 			diff, err := c.DiffSysctls(want)
-			if errors.Is(err, os.ErrNotExist) && !c.HasIPv6() {
-				err = linuxnet.ErrNoIPv6
-			}
-			return join(diff), err
+			return join(diff), explain(err)
 		},
-		mend: func() error { return c.SetSysctls(want) },
+		mend:     func() error { return explain(c.SetSysctls(want)) },
+		compares: true,
 	}
 }
 
@@ -338,7 +348,8 @@ func addresses(c *linuxnet.Conn, on linuxnet.Link, want []linuxnet.Addr) step {
 		return add, del, nil
 	}
 	return step{
-		what: "addresses of " + on.Name,
+		what:     "addresses of " + on.Name,
+		compares: true,
 		diff: func() (string, error) {
 			add, del, err := compare()
 			var parts []string
