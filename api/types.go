@@ -15,7 +15,9 @@ type Object interface {
 
 // Key names a resource. Namespace is "" for kinds of cluster scope.
 type Key struct {
-	Kind, Namespace, Name string
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
 }
 
 // KeyOf returns the key of o.

@@ -90,10 +90,11 @@ type AllocationAttribute struct {
 
 // Owner is what AllocationAttribute.Secondary says.
 type Owner struct {
-	Namespace, Pod string
-	UID            string // of the pod: what its labels are found by
-	Node           string // that the address is used on
-	Type           string // "" for workloads: "vxlanTunnelAddress", ...
+	Namespace string `json:"namespace,omitempty"`
+	Pod       string `json:"pod,omitempty"`
+	UID       string `json:"uid,omitempty"`  // of the pod: what its labels are found by
+	Node      string `json:"node,omitempty"` // that the address is used on
+	Type      string `json:"type,omitempty"` // "" for workloads: "vxlanTunnelAddress", ...
 }
 
 // Keys of AllocationAttribute.Secondary. A UUID is kept in 22 characters instead of 36.

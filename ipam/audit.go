@@ -17,38 +17,41 @@ import (
 // Allocation is an address that somebody has, and who.
 type Allocation struct {
 	Held
-	Handle string
-	Owner  api.Owner
+	Handle string    `json:"handle"`
+	Owner  api.Owner `json:"owner"`
 }
 
 // Use is an address that somebody uses, whether or not it has been allocated.
 type Use struct {
-	Addr netip.Addr
-	By   string // for people: "WorkloadEndpoint/prod/web-0"
+	Addr netip.Addr `json:"addr"`
+	By   string     `json:"by"` // for people: "WorkloadEndpoint/prod/web-0"
 }
 
 // Finding is an object that is not as it should be.
 type Finding struct {
-	Key     api.Key
-	Problem string
+	Key     api.Key `json:"key"`
+	Problem string  `json:"problem"`
 
 	revision string
 }
 
 // Double is an address that is there twice: used by several, or in several blocks.
 type Double struct {
-	Addr netip.Addr
-	By   []string
+	Addr netip.Addr `json:"addr"`
+	By   []string   `json:"by"`
 }
 
 // Report is what an audit found. All of it empty means that blocks and uses agree.
 type Report struct {
-	Blocks, Allocated, Used int // what has been looked at
+	// What has been looked at.
+	Blocks    int `json:"blocks"`
+	Allocated int `json:"allocated"`
+	Used      int `json:"used"`
 
-	Leaked  []Allocation // nobody uses them
-	Missing []Use        // used, in a pool, and not allocated: they may be given to somebody else
-	Double  []Double
-	Objects []Finding // affinities, blocks and records of handles
+	Leaked  []Allocation `json:"leaked"`  // nobody uses them
+	Missing []Use        `json:"missing"` // used, in a pool, and not allocated: they may be given to somebody else
+	Double  []Double     `json:"double"`
+	Objects []Finding    `json:"objects"` // affinities, blocks and records of handles
 }
 
 // AuditOptions says what counts as used.

@@ -109,11 +109,11 @@ type Result struct {
 
 // Held is an address that somebody has.
 type Held struct {
-	Addr  netip.Addr
-	Block netip.Prefix
-	Pool  string
+	Addr  netip.Addr   `json:"addr"`
+	Block netip.Prefix `json:"block"`
+	Pool  string       `json:"pool,omitempty"`
 	// Token names this allocation. The next one of the address has another, also if it is to the same handle.
-	Token string
+	Token string `json:"token,omitempty"`
 }
 
 // HandleOf is the handle of an interface of a sandbox: short, since it is in the block for each address, and beginning

@@ -14,33 +14,33 @@ import (
 
 // Usage is who has how much.
 type Usage struct {
-	Pools  []PoolUsage // by name
-	Blocks []BlockUsage
+	Pools  []PoolUsage  `json:"pools"` // by name
+	Blocks []BlockUsage `json:"blocks"`
 }
 
 // PoolUsage counts the addresses of a pool. The IPv6 ones are more than whole numbers can count.
 type PoolUsage struct {
-	Name     string
-	CIDR     netip.Prefix
-	Size     float64
-	Used     int     // somebody has them
-	Cooling  int     // released a moment ago
-	Reserved float64 // nobody has them, and they are only for those who ask for them
-	Free     float64
-	Blocks   int
+	Name     string       `json:"name"`
+	CIDR     netip.Prefix `json:"cidr"`
+	Size     float64      `json:"size"`
+	Used     int          `json:"used"`     // somebody has them
+	Cooling  int          `json:"cooling"`  // released a moment ago
+	Reserved float64      `json:"reserved"` // nobody has them, and they are only for those who ask for them
+	Free     float64      `json:"free"`
+	Blocks   int          `json:"blocks"`
 }
 
 // BlockUsage counts the addresses of a block.
 type BlockUsage struct {
-	CIDR     netip.Prefix
-	Pool     string // "" = it is in none
-	Affinity string // "host:n1"; "" = it is nobody's
-	Size     int
-	Used     int
-	Borrowed int // of those, on other nodes
-	Cooling  int
-	Reserved int
-	Free     int
+	CIDR     netip.Prefix `json:"cidr"`
+	Pool     string       `json:"pool,omitempty"`     // "" = it is in none
+	Affinity string       `json:"affinity,omitempty"` // "host:n1"; "" = it is nobody's
+	Size     int          `json:"size"`
+	Used     int          `json:"used"`
+	Borrowed int          `json:"borrowed"` // of those, on other nodes
+	Cooling  int          `json:"cooling"`
+	Reserved int          `json:"reserved"`
+	Free     int          `json:"free"`
 }
 
 // Show counts addresses.
