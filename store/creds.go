@@ -6,10 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"slices"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -27,30 +25,13 @@ type memberCreds struct {
 	registry  *registry
 	conns     *conns
 	join      func(*tls.Conn) // takes a connection over; never blocks
-	log       *slog.Logger
+	complain  *complaints
 
 	members, joiners *tls.Config
-
-	mu   sync.Mutex
-	told map[identity]time.Time // when it was logged that a certificate was refused
-}
-
-// tellEvery bounds the log: the agent of an expelled host tries on for ever. Only bearers of certificates that we have
-// issued get this far.
-const tellEvery = 10 * time.Minute
-
-func (c *memberCreds) tell(who identity, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now := time.Now(); now.Sub(c.told[who]) > tellEvery {
-		c.told[who] = now
-		c.log.Warn("a certificate is refused", "name", who.label(), "err", err)
-	}
 }
 
 func newMemberCreds(n *network, take func(*tls.Conn)) *memberCreds {
-	c := &memberCreds{authority: n.authority, registry: n.registry, conns: n.conns, join: take, log: n.log,
-		told: map[identity]time.Time{}}
+	c := &memberCreds{authority: n.authority, registry: n.registry, conns: n.conns, join: take, complain: n.complain}
 	pool := x509.NewCertPool()
 	pool.AddCert(n.authority.cert)
 	c.members = &tls.Config{
@@ -76,7 +57,7 @@ func (c *memberCreds) verify(cs tls.ConnectionState) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
 	if err := c.registry.accepts(ctx, who, serial); err != nil {
-		c.tell(who, err)
+		c.complain.tell("a certificate is refused", who, err)
 		return fmt.Errorf("%s: %w", who.label(), err)
 	}
 	return nil

@@ -10,6 +10,7 @@
 //	                     |    creds.go, conns.go          mutual TLS; connections that can be cut
 //	                     |    joiner.go, limiter.go       hosts that join: package join has their side
 //	                     |    guard.go, guard_block.go    what nodes may write
+//	                     |    complaints.go               a log of who is refused, that stays short
 //	                     |    admin.go                    what root asks for over the socket, and its client
 //	                     +- keeper.go    defragmentation, a full quota healed
 //	                     +- log.go       etcd's zap log as slog

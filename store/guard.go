@@ -23,8 +23,9 @@ import (
 // A node writes such an object in a transaction that compares its mod revision (as package datastore always does). So
 // what the guard has looked at is what etcd will compare with, and nothing can come in between.
 type guard struct {
-	kv  ranger
-	now func() time.Time
+	kv       ranger
+	now      func() time.Time
+	complain *complaints
 }
 
 // ranger reads etcd's keys: mvcc.KV does.
@@ -52,6 +53,7 @@ func (g *guard) intercept(ctx context.Context, req any, info *grpc.UnaryServerIn
 		return nil, refuse("%s may not call %s over the network", who.label(), info.FullMethod)
 	}
 	if err := g.judge(ctx, who, req); err != nil {
+		g.complain.tell("a write is refused", who, err)
 		return nil, err
 	}
 	return h(ctx, req)

@@ -27,13 +27,14 @@ type network struct {
 	life      time.Duration // of certificates
 	addrs     []string      // host:port, for tokens; none if the store is not on the network
 	log       *slog.Logger
+	complain  *complaints
 	now       func() time.Time
 }
 
 // openNetwork switches authentication on and brings users and roles up to date. Nobody is served yet. Whatever it was
 // interrupted at, the next start does it.
 func openNetwork(ctx context.Context, srv *etcdserver.EtcdServer, cfg Config) (*network, error) {
-	n := &network{client: v3client.New(srv), life: cfg.CertLife, log: cfg.Log, now: time.Now}
+	n := &network{client: v3client.New(srv), life: cfg.CertLife, log: cfg.Log, complain: newComplaints(cfg.Log), now: time.Now}
 	n.access = &access{auth: n.client.Auth, state: srv.AuthStore()}
 	n.registry = &registry{kv: n.client.KV, now: n.now}
 	n.conns = newConns(n.now)

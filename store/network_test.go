@@ -453,6 +453,19 @@ func TestTokenNeedsNetwork(t *testing.T) {
 	}
 }
 
+func TestComplaints(t *testing.T) {
+	var o output
+	c := newComplaints(logTo(&o))
+	for range 1000 {
+		c.tell("refused", identity{join.RoleNode, "n1"}, errCrash)
+	}
+	c.tell("refused", identity{join.RoleNode, "n2"}, errCrash)
+	c.tell("refused otherwise", identity{join.RoleNode, "n1"}, errCrash)
+	if got := strings.Count(o.String(), "\n"); got != 3 {
+		t.Errorf("%d lines:\n%s", got, o.String())
+	}
+}
+
 func TestLimiter(t *testing.T) {
 	now := time.Now()
 	l := newLimiter(func() time.Time { return now })

@@ -137,7 +137,7 @@ func newServer(ctx context.Context, e *embed.Etcd, n *network, k *keeper, j *joi
 		adminServer{n}.register(srv)
 		return srv
 	}
-	g := &guard{kv: e.Server.KV(), now: n.now}
+	g := &guard{kv: e.Server.KV(), now: n.now, complain: n.complain}
 	return v3rpc.Server(e.Server, nil, k.intercept, append(opts, grpc.Creds(newMemberCreds(n, j.take)),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.ChainUnaryInterceptor(g.intercept), grpc.ChainStreamInterceptor(g.interceptStream, endWith(ctx)))...)
