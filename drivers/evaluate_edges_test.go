@@ -56,6 +56,8 @@ func TestEdges(t *testing.T) {
 		{"an untracked allow skips pre-DNAT, which would deny", []change{tierOf("eth0 untracked in", "u", Deny, rule(Allow)), tierOf("eth0 pre-dnat in", "p", Deny, rule(Deny))},
 			pkt(eth0, process, world, self), allow, StageHost, "allowed before"},
 		{"a pre-DNAT allow is tracked", []change{tierOf("eth0 pre-dnat in", "p", Deny, rule(Allow))}, pkt(eth0, process, world, self), allow, StageHost, "allowed before"},
+		{"a new flow from a failsafe's port is no answer", []change{failsafes, tierOf("eth0 normal in", "t", Deny)},
+			pkt(eth0, process, world, self, udp(40000), func(p *Packet) { p.SrcPort = 53 }), deny, StageHost, "end of tier"},
 		{"a log that nothing follows", []change{tierOf("b normal in", "t", Pass, rule(Log))}, pkt(fromA, fromB, "10.0.0.1", "10.0.0.2"), allow, StageIngress, "Profile/allow"},
 		{"an empty tier leaves no trace", []change{with("b", func(e *Endpoint) {
 			e.Policy.Normal.In = &TierList{Tiers: []TierPolicies{{Name: "empty", Default: Deny}}}

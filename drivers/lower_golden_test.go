@@ -250,9 +250,11 @@ func TestLowererNamesWhatItMoves(t *testing.T) {
 	l.Lower(s, nil)
 	e := *s.endpoint("eth0")
 	list := e.Policy.Normal.In
-	for _, in := range []*TierList{list, nil} {
+	for i, in := range []*TierList{list, nil, list} {
 		c := e
-		c.Policy.Untracked.In = in
+		if c.Policy.Untracked.In = in; i == 2 {
+			s = s.Clone() // another State: everything may differ, and the hint is the caller's all the same
+		}
 		s.Endpoints[e.ID] = &c
 		ch := NewChanges()
 		ch.Endpoints[e.ID] = struct{}{}

@@ -98,12 +98,13 @@ type built struct {
 	binaries []string // one for each of Tests
 }
 
-// build compiles the mutants of a target and its tests into dir.
-func (t *target) build(ctx context.Context, root, dir string) (*built, error) {
+// build compiles the mutants of a target and its tests into dir. What the compiler refuses is noted.
+func (t *target) build(ctx context.Context, root, dir string, rs *results) (*built, error) {
 	files, ms, err := t.load(root)
 	if err != nil {
 		return nil, err
 	}
+	ms = rs.compiling(ms)
 	overlay := filepath.Join(dir, "overlay.json")
 	for round := 0; ; round++ {
 		lines, err := t.overlay(root, dir, overlay, files, ms)
@@ -124,6 +125,8 @@ func (t *target) build(ctx context.Context, root, dir string) (*built, error) {
 		for _, m := range ms {
 			if !bad[m.ID] {
 				kept = append(kept, m)
+			} else if err := rs.put(result{Name: m.Name(), Source: hashOf(m), Refused: true}); err != nil {
+				return nil, err
 			}
 		}
 		ms = kept

@@ -39,9 +39,12 @@ func parseReasons(text string) (map[string]string, error) {
 
 // score is what became of the mutants of one file.
 type score struct {
-	file          string
-	all, survived int
+	file               string
+	all, run, survived int
 }
+
+// percent of what has been run is killed.
+func (s score) percent() float64 { return 100 * float64(s.run-s.survived) / float64(max(1, s.run)) }
 
 // tally counts results, file by file, and returns the survivors.
 func tally(ms []*mutant, rs *results) ([]score, []*mutant) {
@@ -53,9 +56,12 @@ func tally(ms []*mutant, rs *results) ([]score, []*mutant) {
 			s = &score{file: m.File}
 			of[m.File] = s
 		}
-		if s.all++; !rs.killed(m) {
-			s.survived++
-			left = append(left, m)
+		s.all++
+		if run, killed := rs.outcome(m); run {
+			if s.run++; !killed {
+				s.survived++
+				left = append(left, m)
+			}
 		}
 	}
 	var scores []score
@@ -65,7 +71,14 @@ func tally(ms []*mutant, rs *results) ([]score, []*mutant) {
 	return scores, left
 }
 
-func percent(all, survived int) float64 { return 100 * float64(all-survived) / float64(max(1, all)) }
+// sum adds scores up.
+func sum(name string, scores []score) score {
+	all := score{file: name}
+	for _, s := range scores {
+		all.all, all.run, all.survived = all.all+s.all, all.run+s.run, all.survived+s.survived
+	}
+	return all
+}
 
 const introduction = `# Mutation testing
 
@@ -84,18 +97,21 @@ func report(parts map[string][]*mutant, order []string, rs *results, reasons map
 	var b bytes.Buffer
 	var wrong []string
 	b.WriteString(introduction)
-	b.WriteString("| file | mutants | killed | score |\n|---|---:|---:|---:|\n")
+	b.WriteString("| file | mutants | run | killed | score |\n|---|---:|---:|---:|---:|\n")
 	left := map[string][]*mutant{}
 	for _, name := range order {
 		var scores []score
 		scores, left[name] = tally(parts[name], rs)
 		for _, s := range scores {
-			fmt.Fprintf(&b, "| %s | %d | %d | %.1f%% |\n", s.file, s.all, s.all-s.survived, percent(s.all, s.survived))
+			fmt.Fprintf(&b, "| %s | %d | %d | %d | %.1f%% |\n", s.file, s.all, s.run, s.run-s.survived, s.percent())
 		}
-		all, survived := len(parts[name]), len(left[name])
-		fmt.Fprintf(&b, "| **%s** | **%d** | **%d** | **%.1f%%** |\n", name, all, all-survived, percent(all, survived))
-		if percent(all, survived) < floor {
-			wrong = append(wrong, fmt.Sprintf("%s: %.1f%% are killed, want %d%%", name, percent(all, survived), floor))
+		all := sum(name, scores)
+		fmt.Fprintf(&b, "| **%s** | **%d** | **%d** | **%d** | **%.1f%%** |\n", name, all.all, all.run, all.run-all.survived, all.percent())
+		if all.percent() < floor {
+			wrong = append(wrong, fmt.Sprintf("%s: %.1f%% are killed, want %d%%", name, all.percent(), floor))
+		}
+		if all.run < all.all {
+			wrong = append(wrong, fmt.Sprintf("%s: %d mutants have not been run", name, all.all-all.run))
 		}
 	}
 	b.WriteString("\n## Survivors\n")

@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -22,6 +24,8 @@ type result struct {
 	Name   string
 	Source string // hash of the function, as it is without the mistake
 	Killed string `json:",omitempty"` // by what: the folder of the tests, or "time"; "" = it survived
+
+	Refused bool `json:",omitempty"` // by the compiler: it is no mutant
 }
 
 func hashOf(m *mutant) string {
@@ -66,12 +70,23 @@ func (rs *results) put(r result) error {
 	return err
 }
 
-// killed is the last result if it still holds: the function is as it was and some test noticed the mistake.
-func (rs *results) killed(m *mutant) bool {
+// outcome is the last result of a mutant if it still holds: its function is as it was.
+func (rs *results) outcome(m *mutant) (run, killed bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	r := rs.of[m.Name()]
-	return r.Killed != "" && r.Source == hashOf(m)
+	r, ok := rs.of[m.Name()]
+	run = ok && r.Source == hashOf(m) && !r.Refused
+	return run, run && r.Killed != ""
+}
+
+// compiling are those that the compiler has not refused before.
+func (rs *results) compiling(ms []*mutant) []*mutant {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(ms), func(m *mutant) bool {
+		r := rs.of[m.Name()]
+		return r.Refused && r.Source == hashOf(m)
+	})
 }
 
 // limits of one run of tests: a mistake may make them run for ever, or eat all memory.
@@ -131,10 +146,12 @@ func (b *built) run(ctx context.Context, root string, rs *results, workers int, 
 	}
 	var todo []*mutant
 	for _, m := range b.mutants {
-		if !rs.killed(m) {
+		if _, killed := rs.outcome(m); !killed { // the tests may be better now
 			todo = append(todo, m)
 		}
 	}
+	// In no order: a run that is broken off has seen a bit of everything.
+	rand.New(rand.NewPCG(1, 1)).Shuffle(len(todo), func(i, j int) { todo[i], todo[j] = todo[j], todo[i] })
 	say("%s: %d mutants, %d to run; without a mistake the tests take %v", b.Name, len(b.mutants), len(todo), baseline)
 	next := make(chan *mutant)
 	errs := make(chan error, workers)
