@@ -21,12 +21,13 @@ type explainOptions struct {
 	output    string
 	offline   bool
 	uplink    string
+	rule      string
 }
 
 func explainCommand(env *Env) *cobra.Command {
 	var o explainOptions
 	cmd := &cobra.Command{
-		Use:   "explain SOURCE DESTINATION [PROTOCOL [PORT]]",
+		Use:   "explain SOURCE DESTINATION [PROTOCOL [PORT]] | explain --rule ID",
 		Short: "Say what happens to a new connection, and why",
 		Long: `Say what happens to a new connection, and why: every tier, policy and rule that has a say, on the node that it leaves and
 on the node that it reaches.
@@ -37,16 +38,32 @@ sctp, icmp, icmpv6 or a number; PORT is the destination port, or for ICMP the ty
 The node on which you call this answers with what its agent holds in the dataplane at this moment; other nodes are
 computed from the store, in the way their agents do it. With -f nothing is asked: all is computed from files.
 
+--rule ID says which rule has an id, such as the one that a line of a Log rule in the kernel's log begins with. A rule
+that is changed, or moves within its policy, has another id from then on.
+
 The exit code is 0 for a connection that is allowed, 4 for one that is denied.`,
 		Example: `  tortie explain 10.65.1.2 10.65.2.3 tcp 5432
   tortie explain shop/web-1 shop/db-2 tcp 5432
-  tortie explain -f examples/ shop/web-1 192.0.2.7 icmp`,
-		Args:              cobra.RangeArgs(2, 4),
+  tortie explain -f examples/ shop/web-1 192.0.2.7 icmp
+  tortie explain --rule 5f0c9a3be1d27a46`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.rule != "" {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.RangeArgs(2, 4)(cmd, args)
+		},
 		ValidArgsFunction: env.completeEnds,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			rule, err := parseRuleID(o.rule)
+			if err != nil {
+				return err
+			}
 			w, err := env.explainWorld(cmd.Context(), o)
 			if err != nil {
 				return err
+			}
+			if o.rule != "" {
+				return env.explainRule(w, o, rule)
 			}
 			return env.explain(w, o, args)
 		},
@@ -56,6 +73,7 @@ The exit code is 0 for a connection that is allowed, 4 for one that is denied.`,
 	f.StringVarP(&o.namespace, "namespace", "n", "default", "namespace of objects in files that name none")
 	f.Uint16Var(&o.srcPort, "source-port", 40000, "source port of the connection")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json or yaml")
+	f.StringVar(&o.rule, "rule", "", "say which rule has this id, instead of following a connection")
 	f.BoolVar(&o.offline, "no-agent", false, "compute every node from the store; don't ask the agent on this one")
 	f.StringVar(&o.uplink, "uplink", "",
 		"host interface by which nodes reach one another and the world (default: what the kernel says on this node, and what their agents have told of others, else "+uplinkName+")")
@@ -99,19 +117,19 @@ func (env *Env) explainWorld(ctx context.Context, o explainOptions) (*world, err
 type explanation struct {
 	Source      string         `json:"source"`
 	Destination string         `json:"destination"`
-	Flow        drivers.Flow5  `json:"flow"`
+	Flow        explainedFlow  `json:"flow"`
 	Verdict     string         `json:"verdict"` // "allow" or "deny"
 	Hops        []explainedHop `json:"hops"`
 	Problems    []string       `json:"problems,omitempty"`
 }
 
 type explainedHop struct {
-	Node    string         `json:"node"`
-	State   string         `json:"state"` // where the State came from
-	Packet  string         `json:"packet"`
-	Source  string         `json:"sourceAfter,omitempty"` // if the node changes it
-	Verdict string         `json:"verdict"`
-	Steps   []drivers.Step `json:"steps"`
+	Node    string          `json:"node"`
+	State   string          `json:"state"` // where the State came from
+	Packet  string          `json:"packet"`
+	Source  string          `json:"sourceAfter,omitempty"` // if the node changes it
+	Verdict string          `json:"verdict"`
+	Steps   []explainedStep `json:"steps"`
 	lines   []string
 }
 
@@ -132,14 +150,15 @@ func (env *Env) explain(w *world, o explainOptions, args []string) error {
 	trace := drivers.Path(a, b, flow)
 	w.problems = append(w.problems, up.doubts(trace.Hops)...)
 	e := explanation{Source: describe(flow.Src, w.nameOf(flow.Src)), Destination: describe(flow.Dst, w.nameOf(flow.Dst)),
-		Flow: flow, Verdict: trace.Verdict.String(), Problems: w.problems}
+		Flow: explainedFlow(flow), Verdict: trace.Verdict.String(), Problems: w.problems}
 	for _, h := range trace.Hops {
-		eh := explainedHop{Node: h.Node, State: w.source[h.Node], Packet: h.Packet.String(), Verdict: h.Trace.Verdict.String(), Steps: h.Trace.Steps}
+		eh := explainedHop{Node: h.Node, State: w.source[h.Node], Packet: h.Packet.String(), Verdict: h.Trace.Verdict.String()}
 		if h.Src != h.Packet.Src {
 			eh.Source = h.Src.String()
 		}
 		for _, s := range h.Trace.Steps {
-			eh.lines = append(eh.lines, s.String())
+			eh.Steps = append(eh.Steps, newExplainedStep(s))
+			eh.lines = append(eh.lines, lineOf(s))
 		}
 		e.Hops = append(e.Hops, eh)
 	}
