@@ -12,8 +12,8 @@ failed=()
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 # Listing builds the tests, so only packages with a target in their sources are asked.
-for dir in $(git ls-files --cached --others --exclude-standard '*_test.go' | xargs grep -l '^func Fuzz' | xargs -n1 dirname | sort -u); do
-	pkg=$(go list "./$dir") || exit 1
+for dir in $(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do
+	pkg=$(go list "$dir") || exit 1
 	if [ $# -gt 0 ] && ! go list "$@" | grep -qxF "$pkg"; then continue; fi
 	for target in $(go test -list '^Fuzz' "$pkg" | grep '^Fuzz'); do
 		targets=$((targets + 1))
