@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -348,9 +349,66 @@ func TestPlanOfRandomStates(t *testing.T) {
 			if ch == nil {
 				keys = allKeys(&c.prog, &have.Program)
 			}
-			d.commit(t, &c.prog, plan(&c.prog, have, keys, deltasOf(c, ch)), fmt.Sprintf("State %d, merging: %t", seed, merging))
+			what := fmt.Sprintf("State %d, merging: %t", seed, merging)
+			alone := newCompiler()
+			alone.limits = c.limits
+			alone.update(s.Clone(), nil)
+			if diff := cmp.Diff(objects(alone.prog), objects(c.prog)); diff != "" {
+				t.Fatalf("%s: the State by itself has another program (-alone +here):\n%s", what, diff)
+			}
+			d.commit(t, &c.prog, plan(&c.prog, have, keys, deltasOf(c, ch)), what)
 			have.wrote(&c.prog, keys)
 			before = s.Clone()
 		}
+	}
+}
+
+// TestPoisoned: what needs an object that is refused is rendered as if it were on a stand-in, and anew when it is not refused
+// any more.
+func TestPoisoned(t *testing.T) {
+	t.Parallel()
+	s := smallState()
+	var all []drivers.ObjectRef
+	for id := range s.Policies {
+		all = append(all, drivers.ObjectRef{Kind: drivers.ObjPolicy, Policy: id})
+	}
+	for id := range s.Sets {
+		all = append(all, drivers.ObjectRef{Kind: drivers.ObjSet, Set: id})
+	}
+	c := newCompiler()
+	c.update(s.Clone(), nil)
+	want := func(poison drivers.ObjectRef) map[Key]string {
+		low := s.Clone()
+		for id, e := range s.Endpoints {
+			for p := range e.PolicyIDs {
+				names := poison.Policy == p
+				for set := range s.Policies[p].SetIDs {
+					names = names || poison.Set == set && poison.Kind == drivers.ObjSet
+				}
+				if names {
+					low.Endpoints[id] = e.StandIn("refused")
+				}
+			}
+		}
+		return objects(Render(low))
+	}
+	for _, o := range all {
+		c.setPoison(map[drivers.ObjectRef]error{o: errors.New("refused")})
+		c.update(s.Clone(), drivers.NewChanges())
+		if diff := cmp.Diff(want(o), objects(c.prog)); diff != "" {
+			t.Errorf("%s is refused (-want +got):\n%s", o, diff)
+		}
+		c.setPoison(nil)
+		c.update(s.Clone(), drivers.NewChanges())
+		if diff := cmp.Diff(objects(Render(s)), objects(c.prog)); diff != "" {
+			t.Errorf("%s is not refused any more (-want +got):\n%s", o, diff)
+		}
+	}
+	w := s.Endpoints[drivers.EndpointID{Sandbox: "torta", Interface: "eth0"}]
+	c.setPoison(map[drivers.ObjectRef]error{refOf(w): errors.New("refused")})
+	c.update(s.Clone(), drivers.NewChanges())
+	unknown := c.prog.Sets[Key{Inet, setUnknown}]
+	if unknown.Content.Len() != 1 {
+		t.Errorf("a workload that is refused: %v", objects(c.prog)[unknown.Key])
 	}
 }
