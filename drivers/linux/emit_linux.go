@@ -96,13 +96,19 @@ func load(f Field, reg uint32) any {
 	return nil
 }
 
-func (m *Match) exprs() []any {
+// loadAll loads fields side by side.
+func loadAll(fs []Field) []any {
 	var es []any
 	part := 0
-	for _, f := range m.Fields {
+	for _, f := range fs {
 		es = append(es, load(f, register(part)))
 		part += parts(fields[f].typ)
 	}
+	return es
+}
+
+func (m *Match) exprs() []any {
+	es := loadAll(m.Fields)
 	const reg = unix.NFT_REG_1
 	cmp := func(op expr.CmpOp, v string) { es = append(es, &expr.Cmp{Op: op, Register: reg, Data: []byte(v)}) }
 	mask := func(b []byte) {
@@ -175,10 +181,8 @@ func (a *Action) exprs() []any {
 	case ActCount:
 		return []any{&expr.Counter{}}
 	case ActVMap:
-		return []any{
-			load(a.Field, unix.NFT_REG_1),
-			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: a.VMap, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true},
-		}
+		return append(loadAll(a.fields()),
+			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: a.VMap, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
 	}
 	return nil
 }

@@ -173,6 +173,7 @@ func TestWalk(t *testing.T) {
 		}
 		d := openDriver(t, ns, merge)
 		w := newWalker(seed + 100)
+		w.plain = seed == 3
 		w.noTunnels = true
 		apply(t, d, w.s, nil)
 		for i := range 60 {

@@ -194,7 +194,7 @@ func (f *flight) rule(r *Rule) (v ActionKind, done bool, err error) {
 		a := &r.Actions[i]
 		kind, chain := a.Kind, a.Chain
 		if kind == ActVMap {
-			key, ok, err := f.load([]Field{a.Field})
+			key, ok, err := f.load(a.fields())
 			if err != nil {
 				return 0, false, err
 			}
@@ -428,7 +428,7 @@ func agree(t *testing.T, s *drivers.State, p *Program, pks []drivers.Packet) {
 // TestProgramAgrees: what the kernel would do with the program of a State is what the oracle says of the State.
 func TestProgramAgrees(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(400)
+	seeds := uint64(200)
 	if testing.Short() {
 		seeds = 40
 	}

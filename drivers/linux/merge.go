@@ -130,6 +130,21 @@ type merged struct {
 	bySet  map[drivers.SetID][]atom
 	byTail map[tail][]atom
 	sets   map[drivers.SetID]*drivers.Set // those that atoms name
+	ranks  map[atom]rank                  // nil = all do the same, and nothing is before anything
+}
+
+// rank is where an atom's rule stands among those that were merged, and what it does. Of two atoms that have the same
+// element the first one's rule decides.
+type rank struct {
+	at   int
+	deny bool
+}
+
+func (r rank) kind() ActionKind {
+	if r.deny {
+		return ActDrop
+	}
+	return ActAccept
 }
 
 // tail is what atoms have beside an address.
@@ -138,8 +153,8 @@ type tail struct {
 	port uint16
 }
 
-func newMerged(atoms map[atom]*drivers.ObjectRef, sets map[drivers.SetID]*drivers.Set) *merged {
-	m := &merged{atoms: atoms, bySet: map[drivers.SetID][]atom{}, byTail: map[tail][]atom{}, sets: map[drivers.SetID]*drivers.Set{}}
+func newMerged(atoms map[atom]*drivers.ObjectRef, ranks map[atom]rank, sets map[drivers.SetID]*drivers.Set) *merged {
+	m := &merged{atoms: atoms, ranks: ranks, bySet: map[drivers.SetID][]atom{}, byTail: map[tail][]atom{}, sets: map[drivers.SetID]*drivers.Set{}}
 	for a := range atoms {
 		m.byTail[tail{a.num, a.port}] = append(m.byTail[tail{a.num, a.port}], a)
 		if a.set == "" {
@@ -169,8 +184,11 @@ func (m *merged) equal(o *merged) bool {
 	if len(m.atoms) != len(o.atoms) || len(m.sets) != len(o.sets) {
 		return false
 	}
+	if (m.ranks == nil) != (o.ranks == nil) {
+		return false
+	}
 	for a, owner := range m.atoms {
-		if got, ok := o.atoms[a]; !ok || *got != *owner {
+		if got, ok := o.atoms[a]; !ok || *got != *owner || m.ranks[a] != o.ranks[a] {
 			return false
 		}
 	}
@@ -221,7 +239,9 @@ func (m *merged) All() iter.Seq[Elem] {
 		for a := range m.atoms {
 			atoms = append(atoms, a)
 		}
-		slices.SortFunc(atoms, compareAtoms)
+		slices.SortFunc(atoms, func(a, b atom) int {
+			return cmp.Or(cmp.Compare(m.ranks[a].at, m.ranks[b].at), compareAtoms(a, b))
+		})
 		seen := make(map[string]struct{}, m.Len())
 		for _, a := range atoms {
 			for k := range m.each(a) {
@@ -229,7 +249,7 @@ func (m *merged) All() iter.Seq[Elem] {
 					continue
 				}
 				seen[k] = struct{}{}
-				if !yield(Elem{Key: k, Owner: m.atoms[a]}) {
+				if !yield(m.elem(k, a)) {
 					return
 				}
 			}
@@ -237,11 +257,20 @@ func (m *merged) All() iter.Seq[Elem] {
 	}
 }
 
+// elem is the element of a key that an atom has.
+func (m *merged) elem(key string, a atom) Elem {
+	e := Elem{Key: key, Owner: m.atoms[a]}
+	if m.ranks != nil {
+		e.Kind = m.ranks[a].kind()
+	}
+	return e
+}
+
 // Diff is what differs from old. An element that is there for another reason now stays.
 func (m *merged) Diff(old Content) (add, del []Elem) {
-	if o, ok := old.(*merged); ok {
-		if come, leave := m.differing(o), o.differing(m); len(come)+len(leave) <= fewAtoms {
-			return m.without(come, o), withoutOwner(o.without(leave, m))
+	if o, ok := old.(*merged); ok && (m.ranks == nil) == (o.ranks == nil) {
+		if as := m.differing(o); len(as) <= fewAtoms {
+			return m.compare(o, as)
 		}
 	}
 	have, ok := old.(elems)
@@ -253,21 +282,26 @@ func (m *merged) Diff(old Content) (add, del []Elem) {
 	}
 	both := 0
 	for e := range m.All() {
-		if _, ok := have[e.Key]; ok {
-			both++
-		} else {
+		h, ok := have[e.Key]
+		switch {
+		case !ok:
 			add = append(add, e)
+		case h.Kind != e.Kind:
+			add, del = append(add, e), append(del, Elem{Key: e.Key, Kind: h.Kind})
+			both++
+		default:
+			both++
 		}
 	}
 	if both == len(have) {
-		return add, nil
+		return add, del
 	}
 	have = maps.Clone(have)
 	for e := range m.All() {
 		delete(have, e.Key)
 	}
 	for _, k := range sortedKeys(have) {
-		del = append(del, Elem{Key: k})
+		del = append(del, Elem{Key: k, Kind: have[k].Kind})
 	}
 	return add, del
 }
@@ -275,11 +309,16 @@ func (m *merged) Diff(old Content) (add, del []Elem) {
 // fewAtoms can be compared one by one; with more it is faster to spell both contents out.
 const fewAtoms = 32
 
-// differing are the atoms of m that o has not, or with another set's value, in order.
+// differing are the atoms that only one of the two has, or that are not the same in both, in order.
 func (m *merged) differing(o *merged) []atom {
 	var as []atom
 	for a := range m.atoms {
-		if _, ok := o.atoms[a]; !ok || m.sets[a.set] != o.sets[a.set] {
+		if _, ok := o.atoms[a]; !ok || m.sets[a.set] != o.sets[a.set] || m.ranks[a] != o.ranks[a] {
+			as = append(as, a)
+		}
+	}
+	for a := range o.atoms {
+		if _, ok := m.atoms[a]; !ok {
 			as = append(as, a)
 		}
 	}
@@ -287,36 +326,57 @@ func (m *merged) differing(o *merged) []atom {
 	return as
 }
 
-// without are the elements of some atoms of m that o does not have.
-func (m *merged) without(as []atom, o *merged) []Elem {
-	var es []Elem
+// compare finds the differences from o that come of some atoms.
+func (m *merged) compare(o *merged, as []atom) (add, del []Elem) {
 	seen := map[string]struct{}{}
-	put := func(a atom, addr netip.Addr) {
-		k := a.key(addr)
-		if _, twice := seen[k]; !twice && !o.has(a, addr) {
-			seen[k] = struct{}{}
-			es = append(es, Elem{Key: k, Owner: m.atoms[a]})
-		}
-	}
 	for _, a := range as {
-		if a.set == "" {
-			put(a, a.addr)
-			continue
-		}
-		for x := range m.sets[a.set].All() {
-			if x.Prefix.Addr().Is6() == a.v6 {
-				put(a, x.Prefix.Addr())
+		for addr := range m.affected(o, a) {
+			k := a.key(addr)
+			if _, twice := seen[k]; twice {
+				continue
+			}
+			seen[k] = struct{}{}
+			now, isNow := m.first(a, addr)
+			was, wasThere := o.first(a, addr)
+			same := isNow && wasThere && m.ranks[now].deny == o.ranks[was].deny
+			if wasThere && !same {
+				e := o.elem(k, was)
+				e.Owner = nil
+				del = append(del, e)
+			}
+			if isNow && !same {
+				add = append(add, m.elem(k, now))
 			}
 		}
 	}
-	return es
+	return add, del
 }
 
-func withoutOwner(es []Elem) []Elem {
-	for i := range es {
-		es[i].Owner = nil
+// affected yields the addresses for which an atom may make a difference between m and o.
+func (m *merged) affected(o *merged, a atom) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		if a.set == "" {
+			yield(a.addr)
+			return
+		}
+		_, inM := m.atoms[a]
+		_, inO := o.atoms[a]
+		onlySet := inM && inO && m.ranks[a] == o.ranks[a]
+		each := func(s, other *drivers.Set) bool {
+			for x := range s.All() {
+				if x.Prefix.Addr().Is6() == a.v6 && !(onlySet && other.Has(x)) && !yield(x.Prefix.Addr()) {
+					return false
+				}
+			}
+			return true
+		}
+		if inM && !each(m.sets[a.set], o.sets[a.set]) {
+			return
+		}
+		if inO {
+			each(o.sets[a.set], m.sets[a.set])
+		}
 	}
-	return es
 }
 
 // delta is what members that came and went in sets make of m, which has them already. What another atom has stays.
@@ -339,15 +399,26 @@ func (m *merged) delta(changes map[drivers.SetID]*drivers.SetChange) delta {
 	return delta{add: slices.Collect(come.All()), del: slices.Collect(leave.All())}
 }
 
-// has reports whether some atom has the element that a, which is of the same shape, has for an address.
-func (m *merged) has(a atom, addr netip.Addr) bool {
+// first is the atom that decides about the element that a, which is of the same shape, has for an address.
+func (m *merged) first(a atom, addr netip.Addr) (found atom, ok bool) {
 	x := drivers.AddrMember(addr)
 	for _, b := range m.byTail[tail{a.num, a.port}] {
+		if ok && m.ranks[found].at <= m.ranks[b].at {
+			continue
+		}
 		if b.set == "" && b.addr == addr || b.set != "" && m.sets[b.set].Has(x) {
-			return true
+			found, ok = b, true
+			if m.ranks == nil {
+				break
+			}
 		}
 	}
-	return false
+	return found, ok
+}
+
+func (m *merged) has(a atom, addr netip.Addr) bool {
+	_, ok := m.first(a, addr)
+	return ok
 }
 
 // setFace is what rules look at in a set, beyond its members.

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,9 +12,17 @@ import (
 // TestMergedDeltas follows a random walk; what the exact changes of a merged set say must be what its contents say.
 func TestMergedDeltas(t *testing.T) {
 	t.Parallel()
-	exact := 0
+	exact, compared, mixed := 0, 0, 0
 	for seed := range uint64(10) {
 		w := newWalker(seed)
+		w.plain = seed%2 == 1
+		l := &drivers.TierList{Tiers: []drivers.TierPolicies{{Name: "all"}}}
+		for i := range 8 {
+			l.Tiers[0].Policies = append(l.Tiers[0].Policies, w.policy(i).ID)
+		}
+		e := *w.s.Endpoints[drivers.EndpointID{Sandbox: "torta", Interface: "eth0"}]
+		e.Policy.Normal.In = l
+		w.s.Endpoints[e.ID] = &e
 		c := newCompiler()
 		c.limits = mergeAll()
 		c.update(w.s, nil)
@@ -24,38 +33,66 @@ func TestMergedDeltas(t *testing.T) {
 			w.step()
 			c.update(w.s, w.ch)
 			deltas := deltasOf(c, w.ch)
-			for k, d := range deltas {
+			for k := range c.touched {
+				if c.prog.Sets[k] == nil || have.Sets[k] == nil {
+					continue
+				}
 				m, ok := c.prog.Sets[k].Content.(*merged)
 				if !ok {
 					continue
 				}
-				exact++
-				got := elems{}
-				for e := range have.Sets[k].Content.All() {
-					got.put(Elem{Key: e.Key})
+				was, want := spelledOut(have.Sets[k].Content), spelledOut(m)
+				d, known := deltas[k]
+				if known {
+					exact++
+				} else {
+					d.add, d.del = m.Diff(have.Sets[k].Content)
+					compared++
 				}
-				for _, e := range d.del {
-					if _, there := got[e.Key]; !there {
-						t.Fatalf("seed %d, step %d: %q is removed from %s, where it is not", seed, i, e.Key, k.Name)
-					}
-					delete(got, e.Key)
+				if m.ranks != nil {
+					mixed++
 				}
-				for _, e := range d.add {
-					got.put(Elem{Key: e.Key})
+				if err := d.follow(was); err != nil {
+					t.Fatalf("seed %d, step %d: %s: %v", seed, i, k.Name, err)
 				}
-				want := elems{}
-				for e := range m.All() {
-					want.put(Elem{Key: e.Key})
-				}
-				if diff := cmp.Diff(want, got); diff != "" {
+				if diff := cmp.Diff(want, was); diff != "" {
 					t.Fatalf("seed %d, step %d: %s: %s", seed, i, k.Name, diff)
+				}
+				if add, del := m.Diff(want); len(add)+len(del) != 0 {
+					t.Fatalf("seed %d, step %d: %s differs from itself, read back: %v, %v", seed, i, k.Name, add, del)
 				}
 			}
 		}
 	}
-	if exact < 20 {
-		t.Errorf("%d exact changes: this proves little", exact)
+	if exact < 20 || compared < 100 || mixed < 20 {
+		t.Errorf("%d exact changes, %d compared, %d of maps: this proves little", exact, compared, mixed)
 	}
+}
+
+// spelledOut is a content as the kernel would give it.
+func spelledOut(c Content) elems {
+	es := elems{}
+	for e := range c.All() {
+		es.put(Elem{Key: e.Key, Kind: e.Kind})
+	}
+	return es
+}
+
+// follow makes of es what the kernel would, which removes first, and only what is there.
+func (d delta) follow(es elems) error {
+	for _, e := range d.del {
+		if es[e.Key] != (Elem{Key: e.Key, Kind: e.Kind}) {
+			return fmt.Errorf("%q is removed, and there is %v", e.Key, es[e.Key])
+		}
+		delete(es, e.Key)
+	}
+	for _, e := range d.add {
+		if have, there := es[e.Key]; there && have.Kind != e.Kind {
+			return fmt.Errorf("%q is added, and there is %v", e.Key, have)
+		}
+		es.put(Elem{Key: e.Key, Kind: e.Kind})
+	}
+	return nil
 }
 
 // TestMergeScale: what merging makes of 10,000 policies, and what one change of one of them writes.

@@ -54,10 +54,37 @@ type analysis struct {
 	pieces          []piece
 }
 
-// pure reports whether all that the policy does is one thing that can be merged with what its neighbours do.
-func (a *analysis) pure() bool {
-	return len(a.pieces) == 1 && (a.pieces[0].action == drivers.Allow || a.pieces[0].action == drivers.Deny)
+// class is what the atoms of a piece look at, whatever the family. It is uniform if that is the same for all, and all that
+// there is.
+func (p *piece) class() (class shape, uniform bool) {
+	for i, a := range p.atoms {
+		s := a.shape
+		s.v6 = false
+		if i > 0 && s != class {
+			return class, false
+		}
+		class = s
+	}
+	return class, len(p.rest) == 0 && len(p.atoms) > 0
 }
+
+// whole reports whether all that the policy does can be merged with what its neighbours do: one thing, or allowing and
+// denying by one class.
+func (a *analysis) whole(st style) bool {
+	rules := 0
+	first, _ := a.pieces[0].class()
+	for i := range a.pieces {
+		p := &a.pieces[i]
+		rules += len(p.index)
+		class, uniform := p.class()
+		if !decides(p.action) || len(a.pieces) > 1 && (!uniform || class != first || st == styleUntracked) {
+			return false
+		}
+	}
+	return rules <= maxPiece
+}
+
+func decides(a drivers.Action) bool { return a == drivers.Allow || a == drivers.Deny }
 
 func (a *analysis) equal(o *analysis) bool {
 	return o != nil && a.missing == o.missing && a.staged == o.staged &&
@@ -154,28 +181,53 @@ func (c *compiler) known(u *unit, r *drivers.Rule, held *bool) bool {
 	return resolved
 }
 
-// merging collects pieces that do the same.
+// merging collects pieces: such as do the same, in whatever order; or such as allow and deny by one class of atoms, of which
+// the first one that has an element decides about it.
 type merging struct {
-	action drivers.Action
-	ids    []drivers.PolicyID
-	shapes map[shape]map[atom]*drivers.ObjectRef
-	rest   []Rule
-	seen   map[string]bool // rules of rest, by what they say
+	action  drivers.Action
+	class   shape
+	uniform bool // all pieces are of class
+	mixed   bool // they don't all do the same
+	ids     []drivers.PolicyID
+	pieces  []*piece
+	shapes  map[shape]map[atom]*drivers.ObjectRef
+	ranks   map[atom]rank
+	rest    []Rule
+	seen    map[string]bool // rules of rest, by what they say
 }
 
-func newMerging(action drivers.Action) *merging {
-	return &merging{action: action, shapes: map[shape]map[atom]*drivers.ObjectRef{}, seen: map[string]bool{}}
+func newMerging(p *piece) *merging {
+	g := &merging{action: p.action, shapes: map[shape]map[atom]*drivers.ObjectRef{}, ranks: map[atom]rank{}, seen: map[string]bool{}}
+	g.class, g.uniform = p.class()
+	return g
 }
 
-func (g *merging) add(id drivers.PolicyID, p *piece) {
-	g.ids = append(g.ids, id)
+// takes reports whether p may be merged with what is there.
+func (g *merging) takes(p *piece, st style) bool {
+	if p.action == g.action && !g.mixed && p.action != drivers.Log {
+		return true
+	}
+	class, uniform := p.class()
+	return g.uniform && uniform && class == g.class && decides(g.action) && decides(p.action) && st != styleUntracked
+}
+
+// add takes a piece of the policy at a place in the order.
+func (g *merging) add(id drivers.PolicyID, at int, p *piece) {
+	g.pieces = append(g.pieces, p)
+	g.mixed = g.mixed || p.action != g.action
+	class, uniform := p.class()
+	g.uniform = g.uniform && uniform && class == g.class
+	if len(g.ids) == 0 || g.ids[len(g.ids)-1] != id {
+		g.ids = append(g.ids, id)
+	}
 	ref := &drivers.ObjectRef{Kind: drivers.ObjPolicy, Policy: id}
 	for _, a := range p.atoms {
 		if g.shapes[a.shape] == nil {
 			g.shapes[a.shape] = map[atom]*drivers.ObjectRef{}
 		}
 		if g.shapes[a.shape][a] == nil {
-			g.shapes[a.shape][a] = ref
+			// Within a piece all do the same, and it is of no account which of its rules was first.
+			g.shapes[a.shape][a], g.ranks[a] = ref, rank{at: at<<16 + p.index[0], deny: p.action == drivers.Deny}
 		}
 	}
 	for _, r := range p.rest {
@@ -188,29 +240,70 @@ func (g *merging) add(id drivers.PolicyID, p *piece) {
 	}
 }
 
+// takesAll is takes for pieces one after another.
+func (g *merging) takesAll(ps []piece, st style) bool {
+	for i := range ps {
+		if !g.takes(&ps[i], st) {
+			return false
+		}
+	}
+	return len(ps) == 1 || g.uniform
+}
+
+// size is how many rules were taken apart.
+func (g *merging) size() int {
+	n := 0
+	for _, p := range g.pieces {
+		n += len(p.index) - len(p.rest)
+	}
+	return n
+}
+
 // rules are one rule for each shape, and the rest. name begins the names of the sets.
 func (g *merging) rules(c *compiler, u *unit, name string, st style) []Rule {
 	act := ruleActions(&drivers.Rule{Action: g.action}, st)
 	m := &matcher{c: c, unit: u, orig: st == styleOrig}
 	var rules []Rule
 	for _, s := range slices.SortedFunc(maps.Keys(g.shapes), func(a, b shape) int { return cmp.Compare(a.String(), b.String()) }) {
-		key := Key{Inet, name + "-" + s.String()}
-		c.mergedSet(u, &SetObject{Key: key, Types: s.types(), Content: newMerged(g.shapes[s], c.st.Sets), Owner: nodeRef()})
-		var fs []Field
+		o := &SetObject{Key: Key{Inet, name + "-" + s.String()}, Types: s.types(), Verdict: g.mixed, Owner: nodeRef()}
+		var ranks map[atom]rank
+		if g.mixed {
+			o.Name += "v"
+			ranks = g.ranks
+		}
+		o.Content = newMerged(g.shapes[s], ranks, c.st.Sets)
+		c.mergedSet(u, o)
 		var ms []Match
-		at := m.end(s.side == dstAddr, s.v6)
 		if s.side != noAddr {
-			ms, fs = append(ms, isFamily(s.v6)), append(fs, at.addr)
+			ms = append(ms, isFamily(s.v6))
 		}
-		if s.proto {
-			fs = append(fs, FL4Proto)
+		rules = append(rules, Rule{Matches: ms, Actions: act, Comment: "merged"})
+		r, fs := &rules[len(rules)-1], m.fields(s)
+		if g.mixed {
+			r.Actions = []Action{{Kind: ActVMap, Field: fs[0], VMap: o.Name}}
+			for _, f := range fs[1:] {
+				r.Actions[0].More += string([]byte{byte(f)})
+			}
+		} else {
+			r.Matches = append(ms, in(o.Name, fs...))
 		}
-		if s.port {
-			fs = append(fs, m.end(true, s.v6).port)
-		}
-		rules = append(rules, Rule{Matches: append(ms, in(key.Name, fs...)), Actions: act, Comment: "merged"})
 	}
 	return append(rules, g.rest...)
+}
+
+// fields are what a shape's elements are compared with.
+func (m *matcher) fields(s shape) []Field {
+	var fs []Field
+	if s.side != noAddr {
+		fs = append(fs, m.end(s.side == dstAddr, s.v6).addr)
+	}
+	if s.proto {
+		fs = append(fs, FL4Proto)
+	}
+	if s.port {
+		fs = append(fs, m.end(true, s.v6).port)
+	}
+	return fs
 }
 
 // mergedSet puts a merged set of u into the program. One that is as it was is not touched.
@@ -305,13 +398,15 @@ func (c *compiler) groupRun(u *unit, name string, ids []drivers.PolicyID, names 
 		case !a.missing && len(a.pieces) == 0:
 			r.enforced = true
 			continue
-		case !a.missing && a.pure():
+		case !a.missing && a.whole(st):
 			r.enforced = true
-			if g == nil || g.action != a.pieces[0].action {
-				flush()
-				g = newMerging(a.pieces[0].action)
+			for n := range a.pieces {
+				if n == 0 && (g == nil || !g.takesAll(a.pieces, st)) {
+					flush()
+					g = newMerging(&a.pieces[0])
+				}
+				g.add(id, i, &a.pieces[n])
 			}
-			g.add(id, &a.pieces[0])
 			continue
 		}
 		flush()
@@ -342,16 +437,27 @@ func (c *compiler) chainRules(u *unit, ch *Chain, rules []drivers.Rule, st style
 		return
 	}
 	pieces := c.analyse(u, rules, st, held)
-	for n := range pieces {
-		p := &pieces[n]
-		if len(p.index)-len(p.rest) < c.limits.rules {
-			for _, i := range p.index {
-				one(i)
+	runs := 0
+	for len(pieces) > 0 && !*held {
+		g, n := newMerging(&pieces[0]), 0
+		for length := 0; n < len(pieces); n++ {
+			p := &pieces[n]
+			if length += len(p.index); n > 0 && (length > maxPiece || !g.takes(p, st)) {
+				break
 			}
-			continue
+			g.add(ch.Owner.Policy, n, p)
 		}
-		g := newMerging(p.action)
-		g.add(ch.Owner.Policy, p)
-		ch.Rules = append(ch.Rules, g.rules(c, u, strings.Replace(ch.Name, "p-", "m-", 1)+"-"+fmt.Sprint(n), st)...)
+		if g.size() >= c.limits.rules {
+			name := fmt.Sprintf("%s-%d", strings.Replace(ch.Name, "p-", "m-", 1), runs)
+			ch.Rules = append(ch.Rules, g.rules(c, u, name, st)...)
+			runs++
+		} else {
+			for i := range n {
+				for _, at := range pieces[i].index {
+					one(at)
+				}
+			}
+		}
+		pieces = pieces[n:]
 	}
 }

@@ -51,7 +51,7 @@ func deltasOf(c *compiler, ch *drivers.Changes) map[Key]delta {
 		}
 	}
 	for k, changes := range c.exact {
-		if m, ok := c.prog.Sets[k].Content.(*merged); ok {
+		if m, ok := c.prog.Sets[k].Content.(*merged); ok && m.ranks == nil {
 			deltas[k] = m.delta(changes)
 		}
 	}

@@ -180,7 +180,17 @@ type Action struct {
 	Mark   uint32
 	Prefix string // of log
 	Field  Field
+	More   string // further fields of a concatenated key, a byte each: an Action can be compared
 	VMap   string
+}
+
+// fields are what is looked up in a verdict map.
+func (a *Action) fields() []Field {
+	fs := []Field{a.Field}
+	for i := range len(a.More) {
+		fs = append(fs, Field(a.More[i]))
+	}
+	return fs
 }
 
 // SetObject is a named set or map.

@@ -109,6 +109,7 @@ type walker struct {
 	ch  *drivers.Changes
 
 	noTunnels bool
+	plain     bool // rules are about a port, and most of them about a set
 }
 
 func newWalker(seed uint64) *walker {
@@ -127,7 +128,7 @@ func (w *walker) members(i int) *drivers.Set {
 	var ms []drivers.Member
 	for range w.rng.IntN(6) {
 		bits := 32
-		if i%2 == 0 {
+		if i%2 == 0 && !w.plain {
 			bits = 24 + w.rng.IntN(9)
 		}
 		a := netip.AddrFrom4([4]byte{10, 66, byte(w.rng.IntN(2)), byte(w.rng.IntN(256))})
@@ -143,6 +144,16 @@ func (w *walker) policy(i int) *drivers.Policy {
 	p := &drivers.Policy{ID: np(fmt.Sprintf("w%d", i%8)), Tier: "default"}
 	for range w.rng.IntN(4) {
 		r := drivers.Rule{Action: drivers.Action(w.rng.IntN(4))}
+		if w.plain {
+			port := uint16(80 + w.rng.IntN(2))
+			r.Action = drivers.Action(w.rng.IntN(2))
+			r.Match = drivers.Match{Proto: ptr(uint8(l4TCP)), Dst: drivers.Side{Ports: []drivers.PortRange{{First: port, Last: port}}}}
+			if w.rng.IntN(8) > 0 {
+				r.Match.Src.Sets = []drivers.SetID{w.set(w.rng.IntN(8))}
+			}
+			p.In, p.Out = append(p.In, r), append(p.Out, r)
+			continue
+		}
 		if w.rng.IntN(2) == 0 {
 			r.Match.Src.Sets = []drivers.SetID{w.set(w.rng.IntN(8))}
 		}
@@ -273,6 +284,7 @@ func TestCompilerFollows(t *testing.T) {
 		c, render := newCompiler(), Render
 		if seed%2 == 1 {
 			c.limits, render = mergeAll(), renderMerged
+			w.plain = seed == 3
 		}
 		c.update(w.s, nil)
 		clear(c.touched)

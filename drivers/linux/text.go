@@ -163,11 +163,7 @@ func (r *Rule) String() string {
 
 // String writes the match.
 func (m *Match) String() string {
-	var names []string
-	for _, f := range m.Fields {
-		names = append(names, fields[f].name)
-	}
-	n := strings.Join(names, " . ")
+	n := fieldNames(m.Fields)
 	t := fields[m.Fields[0]].typ
 	switch m.Op {
 	case OpEq:
@@ -190,6 +186,14 @@ func (m *Match) String() string {
 		return fmt.Sprintf("%s != %s/%d", n, value(t, m.Lo), m.Bits)
 	}
 	return n + " " + strconv.Quote(m.Lo+"*")
+}
+
+func fieldNames(fs []Field) string {
+	var names []string
+	for _, f := range fs {
+		names = append(names, fields[f].name)
+	}
+	return strings.Join(names, " . ")
 }
 
 // String writes the action.
@@ -218,7 +222,7 @@ func (a *Action) String() string {
 	case ActCount:
 		return "counter"
 	}
-	return fields[a.Field].name + " vmap @" + a.VMap
+	return fieldNames(a.fields()) + " vmap @" + a.VMap
 }
 
 func (c *Chain) equal(o *Chain) bool {
