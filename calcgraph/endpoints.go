@@ -1,6 +1,7 @@
 package calcgraph
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -197,7 +198,7 @@ func (a *attachment) endpoint() *drivers.Endpoint {
 	if a.local == nil {
 		return e // no policy, no profile: denied
 	}
-	e.Name = displayName(a.entry.Name, a.object)
+	e.Name = a.entry.Name.Namespace + "/" + WorkloadName(a.object)
 	e.Policy, e.Profiles, e.Generation = a.local.policy, profileIDs(a.named), uint64(a.object.Generation)
 	for _, t := range a.object.Spec.AllowSpoofedSourcePrefixes {
 		if p, err := api.ParsePrefix(t); err == nil {
@@ -208,17 +209,10 @@ func (a *attachment) endpoint() *drivers.Endpoint {
 	return e
 }
 
-// displayName is what people call a workload: its pod's or its own name, not that of the resource, which also holds the
-// node and the interface.
-func displayName(key api.Key, w *api.WorkloadEndpoint) string {
-	name := key.Name
-	switch {
-	case w.Spec.Pod != "":
-		name = w.Spec.Pod
-	case w.Spec.Workload != "":
-		name = w.Spec.Workload
-	}
-	return key.Namespace + "/" + name
+// WorkloadName is what people call a workload: its pod's or its own name, not that of the resource, which also holds the
+// node and the interface. Several workloads of a namespace may have it.
+func WorkloadName(w *api.WorkloadEndpoint) string {
+	return cmp.Or(w.Spec.Pod, w.Spec.Workload, w.Name)
 }
 
 // profileIDs names profiles, each once.

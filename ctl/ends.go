@@ -25,7 +25,8 @@ const (
 type end struct {
 	kind      endKind
 	namespace string
-	name      string            // without the namespace
+	name      string            // without the namespace, as people know it
+	resource  string            // a workload's WorkloadEndpoint
 	labels    map[string]string // a workload's own
 	effective map[string]string // with those that it inherits: what selectors see
 	node      string            // "" = outside
@@ -41,6 +42,14 @@ func (e *end) String() string {
 		return "node " + e.name
 	}
 	return e.name
+}
+
+// id tells ends apart, in all worlds.
+func (e *end) id() string {
+	if e.kind == workloadEnd {
+		return e.namespace + "/" + e.resource
+	}
+	return e.String()
 }
 
 func compareEnds(a, b *end) int {
@@ -80,6 +89,7 @@ func (w *world) ends() []*end {
 		e := &end{namespace: key.Namespace, name: key.Name}
 		switch o := o.(type) {
 		case *api.WorkloadEndpoint:
+			e.name, e.resource = w.names[key], key.Name
 			e.node, e.labels, e.effective = o.Spec.Node, o.Labels, w.effectiveLabels(o)
 			for _, a := range ledgerEntry(key, o).Addrs {
 				e.setAddr(a)

@@ -266,7 +266,7 @@ func TestConnectivityOfMany(t *testing.T) {
 apiVersion: projectcalico.org/v3
 kind: WorkloadEndpoint
 metadata: {name: a-rather-long-name-%[1]d, namespace: n%[1]d, labels: {role: x%[1]d}}
-spec: {orchestrator: lab, workload: w%[1]d, node: n1, endpoint: eth0, interfaceName: tortx%[1]d, ipNetworks: [10.65.1.%[2]d/32], profiles: [kns.shop]}
+spec: {orchestrator: lab, workload: a-rather-long-name-%[1]d, node: n1, endpoint: eth0, interfaceName: tortx%[1]d, ipNetworks: [10.65.1.%[2]d/32], profiles: [kns.shop]}
 `, i, i+20)
 		}
 		return text

@@ -137,12 +137,12 @@ func (a *asking) doubtUplinks() {
 // gatherEnds lists the ends of all worlds, each once.
 func (a *asking) gatherEnds() {
 	nodes := map[string]bool{}
-	byName := map[string]int{}
+	byID := map[string]int{}
 	add := func(w int, e *end) {
-		i, ok := byName[e.String()]
+		i, ok := byID[e.id()]
 		if !ok {
 			i = len(a.ends)
-			byName[e.String()] = i
+			byID[e.id()] = i
 			a.ends = append(a.ends, e)
 			for v := range a.present {
 				a.present[v] = append(a.present[v], nil)
@@ -151,6 +151,7 @@ func (a *asking) gatherEnds() {
 		a.ends[i], a.present[w][i] = e, e
 	}
 	a.present = make([][]*end, len(a.question.worlds))
+	nameAlike(a.question.worlds)
 	for w, world := range a.question.worlds {
 		for name := range world.states {
 			nodes[name] = true
@@ -179,7 +180,7 @@ func (w *world) endpointOf(e *end) *drivers.Endpoint {
 	if e == nil || e.kind != workloadEnd {
 		return nil
 	}
-	key := api.Key{Kind: "WorkloadEndpoint", Namespace: e.namespace, Name: e.name}
+	key := api.Key{Kind: "WorkloadEndpoint", Namespace: e.namespace, Name: e.resource}
 	wep, ok := w.objects[key].(*api.WorkloadEndpoint)
 	if !ok {
 		return nil

@@ -19,16 +19,19 @@ import (
 	"github.com/tortie/tortie/calcgraph"
 	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/agentapi"
 )
 
 // world is the State of every node, as far as it can be known: computed from objects as the agent of each node would,
 // and replaced by the State that a live agent holds where one answers.
 type world struct {
 	objects  map[api.Key]api.Object
-	states   map[string]*drivers.State     // by node
-	source   map[string]string             // where each came from, for people
-	live     string                        // the node whose agent answered: this one
-	infos    map[string]calcgraph.NodeInfo // what agents have told of their nodes
+	names    map[api.Key]string             // of workloads, for people; see workloadNames
+	plugged  map[drivers.EndpointID]api.Key // what the live agent's workloads are called in the store
+	states   map[string]*drivers.State      // by node
+	source   map[string]string              // where each came from, for people
+	live     string                         // the node whose agent answered: this one
+	infos    map[string]calcgraph.NodeInfo  // what agents have told of their nodes
 	problems []string
 }
 
@@ -57,6 +60,7 @@ func newWorldWith(objects []api.Object, source string, progress func(what string
 			nodes[o.Spec.Node] = true
 		}
 	}
+	w.names = workloadNames(w.objects)
 	names := slices.Sorted(maps.Keys(nodes))
 	states, problems := make([]*drivers.State, len(names)), make([][]calcgraph.Problem, len(names))
 	var g errgroup.Group
@@ -195,53 +199,16 @@ func (env *Env) addLive(ctx context.Context, w *world) (node string, err error) 
 	}
 	w.states[s.Node.Name], w.live = s, s.Node.Name
 	w.source[s.Node.Name] = "as its agent holds it now"
+	got, err := env.agent().List(ctx, agentapi.ListRequest{})
+	if err != nil {
+		w.problems = append(w.problems, fmt.Sprintf("the agent does not say what its workloads are called in the store: %v", err))
+	}
+	w.plugged = map[drivers.EndpointID]api.Key{}
+	for _, a := range got.Attachments {
+		ns, name, _ := strings.Cut(a.Endpoint, "/")
+		w.plugged[drivers.EndpointID{Kind: drivers.Workload, Sandbox: a.Sandbox, Interface: a.Interface}] = api.Key{Kind: "WorkloadEndpoint", Namespace: ns, Name: name}
+	}
 	return s.Node.Name, nil
-}
-
-// resolve finds the address that a person means: an address, the name of a workload (namespace/name, or its name alone
-// where only one has it), or of a node. like is an address whose family is wanted; the zero one means IPv4 if there is one.
-func (w *world) resolve(text string, like netip.Addr) (netip.Addr, error) {
-	if a, err := netip.ParseAddr(text); err == nil {
-		return a.Unmap(), nil
-	}
-	var found []string
-	var addrs []netip.Addr
-	for key, o := range w.objects {
-		switch o := o.(type) {
-		case *api.WorkloadEndpoint:
-			ns, name, ok := strings.Cut(text, "/")
-			if !ok {
-				ns, name = key.Namespace, text
-			}
-			if ns == key.Namespace && slices.Contains([]string{key.Name, o.Spec.Pod, o.Spec.Workload}, name) {
-				found = append(found, key.String())
-				addrs = append(addrs, ledgerEntry(key, o).Addrs...)
-			}
-		case *api.Node:
-			if text == key.Name {
-				found = append(found, key.String())
-				for _, s := range []string{bgp(o).IPv4Address, bgp(o).IPv6Address} {
-					if p, err := netip.ParsePrefix(s); err == nil {
-						addrs = append(addrs, p.Addr())
-					}
-				}
-			}
-		}
-	}
-	if len(found) > 1 {
-		slices.Sort(found)
-		return netip.Addr{}, usage("%q may be %s: write namespace/name, or an address", text, strings.Join(found, " or "))
-	}
-	if len(found) == 0 {
-		return netip.Addr{}, &ExitCoder{Code: ExitMissing, Err: fmt.Errorf("%q is neither an address nor the name of a workload or node that is known here", text)}
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare) // IPv4 first
-	for _, a := range addrs {
-		if !like.IsValid() || a.Is4() == like.Is4() {
-			return a, nil
-		}
-	}
-	return netip.Addr{}, usage("%s has no address of the family of %s", found[0], like)
 }
 
 // nodeOf finds the node that an address is on: of a workload, or the node's own.
@@ -253,18 +220,4 @@ func (w *world) nodeOf(a netip.Addr) *drivers.State {
 		}
 	}
 	return nil
-}
-
-// nameOf gives the name of the workload or node that has an address; "" if none has.
-func (w *world) nameOf(a netip.Addr) string {
-	s := w.nodeOf(a)
-	if s == nil {
-		return ""
-	}
-	for _, e := range s.Endpoints {
-		if e.ID.Kind == drivers.Workload && slices.Contains(e.Addrs, a) {
-			return e.Name
-		}
-	}
-	return s.Node.Name
 }
