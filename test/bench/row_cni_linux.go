@@ -48,8 +48,8 @@ func newPlugin(path string, conf map[string]any, on *lab.Host) (plugin, error) {
 // IPv4 only: with IPv6 they wait a second or two for duplicate address detection, which would be no fair comparison.
 func (m *measurement) plugins() ([]plugin, error) {
 	n, b := m.bed.lab.Nodes[0], m.bed
-	hostLocal := func(name string, third int) map[string]any {
-		return map[string]any{"type": "host-local", "dataDir": filepath.Join(b.lab.Dir, name), "ranges": [][]map[string]string{{{"subnet": fmt.Sprintf("10.68.%d.0/24", third)}}}}
+	hostLocal := func(name string, second int) map[string]any {
+		return map[string]any{"type": "host-local", "dataDir": filepath.Join(b.lab.Dir, name), "ranges": [][]map[string]string{{{"subnet": fmt.Sprintf("10.%d.0.0/16", second)}}}}
 	}
 	var out []plugin
 	var errs []error
@@ -60,8 +60,8 @@ func (m *measurement) plugins() ([]plugin, error) {
 	}{
 		{filepath.Join(m.Bin, "tortie-cni"), map[string]any{"socket": n.Socket(), "notesDir": filepath.Join(n.StateDir(), "notes"), "namespace": "bench",
 			"labels": map[string]string{"role": "web"}, "ipam": map[string]string{"type": "tortie"}}, n.Host},
-		{filepath.Join(debianPlugins, "ptp"), map[string]any{"ipam": hostLocal("ptp", 1)}, b.pair.plainNodes[0]},
-		{filepath.Join(debianPlugins, "bridge"), map[string]any{"bridge": "cni0", "isGateway": true, "ipam": hostLocal("bridge", 2)}, b.pair.plainNodes[1]},
+		{filepath.Join(debianPlugins, "ptp"), map[string]any{"ipam": hostLocal("ptp", 68)}, b.pair.plainNodes[0]},
+		{filepath.Join(debianPlugins, "bridge"), map[string]any{"bridge": "cni0", "isGateway": true, "ipam": hostLocal("bridge", 69)}, b.pair.plainNodes[1]},
 	} {
 		if _, err := os.Stat(p.path); err != nil {
 			errs = append(errs, fmt.Errorf("no CNI plugin (scripts/deps.sh test installs the distribution's): %w", err))
