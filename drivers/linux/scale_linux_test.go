@@ -145,6 +145,16 @@ func (d *scaled) slice() func() error {
 // being done, and waits for it. (A round of the resync takes minutes, so that hardly one in a hundred meets one.)
 const changesPerSlice = 50
 
+// turn makes a policy allow and deny by turns: what it is merged with is another thing each time.
+func (d *scaled) turn(i int) func() error {
+	ch := drivers.NewChanges()
+	p := scalePolicy(77, 77)
+	p.In[0].Action = drivers.Action(i % 2)
+	p.SetRuleIDs()
+	d.s.Policies[p.ID], ch.Policies[p.ID] = p, struct{}{}
+	return func() error { return d.Apply(context.Background(), d.s, ch) }
+}
+
 func benchmarkChange(b *testing.B, change func(d *scaled, i int) func() error) {
 	b.Run("quiet", func(b *testing.B) {
 		d := openScaled(b, 10)
@@ -177,6 +187,9 @@ func benchmarkChange(b *testing.B, change func(d *scaled, i int) func() error) {
 // BenchmarkPolicyChange is one rule of one of 10,000 policies on 250 endpoints, from Apply to its return: alone, and while
 // the rolling resync goes round a million members.
 func BenchmarkPolicyChange(b *testing.B) { benchmarkChange(b, (*scaled).policy) }
+
+// BenchmarkPolicyTurn is a policy that allows and denies by turns, among others that allow.
+func BenchmarkPolicyTurn(b *testing.B) { benchmarkChange(b, (*scaled).turn) }
 
 // BenchmarkMemberChange is one member that comes or goes in one of 10,000 sets.
 func BenchmarkMemberChange(b *testing.B) { benchmarkChange(b, (*scaled).member) }
