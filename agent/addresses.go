@@ -41,7 +41,7 @@ type addresses struct {
 	inSync bool
 	// namespaces is the labels that pools select by.
 	namespaces namespaces
-	doubted    int // requests that found no pool: there may be one that the watch has not told of yet
+	doubted    int // requests that found no address: there may be a pool that the watch has not told of yet
 }
 
 func newAddresses(node string, l *link, log *slog.Logger, reg prometheus.Registerer) (*addresses, error) {
@@ -75,6 +75,15 @@ func (a *addresses) take(b datastore.Batch) {
 	}
 }
 
+// Pools returns the pools that the watch has told of if they are enough, or else those that the store has now.
+func (a *addresses) Pools(ctx context.Context, enough func([]*api.IPPool) bool) ([]*api.IPPool, error) {
+	if s, ok := a.watched(); ok && enough(s.Pools) {
+		return s.Pools, nil
+	}
+	s, err := ipam.ReadSettings(ctx, a.store, a.log)
+	return s.Pools, err
+}
+
 // Settings is what users say about addresses.
 func (a *addresses) Settings(ctx context.Context) (ipam.Settings, error) {
 	if s, ok := a.watched(); ok {
@@ -106,6 +115,21 @@ func (a *addresses) watched() (s ipam.Settings, ok bool) {
 	return s, len(s.Pools) > 0
 }
 
+// behind says whether the store has other pools than the watch has told of: that all are full may not be so any more. It
+// costs one request; to look through full pools once more would cost many.
+func (a *addresses) behind(ctx context.Context) bool {
+	objects, _ := a.store.List(ctx, "IPPool", "") // those that can be read
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, o := range objects {
+		known := a.rules[api.KeyOf(o)]
+		if known == nil || known.GetResourceVersion() != o.GetResourceVersion() {
+			return true
+		}
+	}
+	return false
+}
+
 func (a *addresses) doubt(n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -116,7 +140,7 @@ func (a *addresses) doubt(n int) {
 func (a *addresses) Assign(ctx context.Context, r ipam.Request) (ipam.Result, error) {
 	start := time.Now()
 	got, err := a.assign(ctx, r)
-	if errors.Is(err, ipam.ErrNoPool) {
+	if errors.Is(err, ipam.ErrNoPool) || errors.Is(err, ipam.ErrFull) && a.behind(ctx) {
 		a.doubt(1)
 		got, err = a.assign(ctx, r)
 		a.doubt(-1)

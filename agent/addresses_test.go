@@ -135,6 +135,90 @@ func TestSettings(t *testing.T) {
 	expect("after that", "b")
 }
 
+// counted counts what is read.
+type counted struct {
+	datastore.Store
+	reads int
+}
+
+func (c *counted) List(ctx context.Context, kind, namespace string) ([]api.Object, error) {
+	c.reads++
+	return c.Store.List(ctx, kind, namespace)
+}
+
+// TestPoolsBehindWatch: a pool that was applied a moment ago gives addresses though the watch has not told of it. What
+// the watch has told is enough otherwise, and costs no request.
+func TestPoolsBehindWatch(t *testing.T) {
+	s := &counted{Store: mem.New()}
+	l := newLink(nil, slog.New(slog.DiscardHandler))
+	l.store, l.status.Connected = s, true
+	a, err := newAddresses("node1", l, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := func(name, cidr string) api.Object {
+		p := ipPool(name, cidr)
+		p.Spec.BlockSize = 32
+		o, err := s.Create(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	tell := func(objects ...api.Object) {
+		b := datastore.Batch{InSync: true}
+		for _, o := range objects {
+			b.Events = append(b.Events, datastore.Event{Key: api.KeyOf(o), Object: o})
+		}
+		a.take(b)
+	}
+	pools := func(enough func([]*api.IPPool) bool) (names []string, reads int) {
+		t.Helper()
+		before := s.reads
+		got, err := a.Pools(t.Context(), enough)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range got {
+			names = append(names, p.Name)
+		}
+		return names, s.reads - before
+	}
+	assign := func(handle string) (string, error) {
+		got, err := a.Assign(t.Context(), ipam.Request{Handle: handle, V4: true})
+		if err != nil {
+			return "", err
+		}
+		return got.Addrs[0].Pool, nil
+	}
+	all := func([]*api.IPPool) bool { return true }
+	tell()
+	first := create("first", "10.1.0.0/32")
+	if got, _ := pools(all); fmt.Sprint(got) != "[first]" {
+		t.Errorf("the watch knows of no pool: %v", got)
+	}
+	tell(first)
+	if got, reads := pools(all); fmt.Sprint(got) != "[first]" || reads != 0 {
+		t.Errorf("the watch knows: %v, %d reads", got, reads)
+	}
+	if got, err := assign("a"); got != "first" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := assign("b"); !errors.Is(err, ipam.ErrFull) {
+		t.Errorf("all are full: %v", err)
+	}
+	create("second", "10.2.0.0/32")
+	if got, _ := pools(func(p []*api.IPPool) bool { return len(p) > 1 }); fmt.Sprint(got) != "[first second]" {
+		t.Errorf("one is not enough: %v", got)
+	}
+	if got, err := assign("b"); got != "second" {
+		t.Errorf("a pool that the watch does not know: %q, %v", got, err)
+	}
+	if _, err := assign("c"); !errors.Is(err, ipam.ErrFull) {
+		t.Errorf("both are full: %v", err)
+	}
+}
+
 // TestNamespaceSelectorOfPools: a pool that selects namespaces gives addresses to workloads of those, by the labels that the
 // namespace's profile hands on, or by its name; labels that have just changed count.
 func TestNamespaceSelectorOfPools(t *testing.T) {

@@ -18,7 +18,9 @@ import (
 
 // Addresses gives addresses of pools, and takes them back.
 type Addresses interface {
-	Settings(ctx context.Context) (ipam.Settings, error)
+	// Pools returns the pools that there are: those that are known without asking the store if they are enough for what
+	// they are wanted for, or else what the store says now. A pool may be so new that this node has not been told of it.
+	Pools(ctx context.Context, enough func([]*api.IPPool) bool) ([]*api.IPPool, error)
 	Assign(ctx context.Context, r ipam.Request) (ipam.Result, error)
 	Release(ctx context.Context, handle string, o ipam.ReleaseOptions) ([]netip.Addr, error)
 }
@@ -36,17 +38,8 @@ func (w *Workloads) demand(ctx context.Context, r agentapi.AttachRequest, j *job
 		}
 		return nil, agentapi.Errorf(agentapi.CodeNoAddress, "attach: this agent allocates no addresses: give some")
 	}
-	s, err := w.o.Addresses.Settings(ctx)
-	if err != nil {
-		return nil, storeError("attach: reading what pools of addresses there are", err)
-	}
 	if len(r.Addresses) > 0 {
-		// Whoever gave them may give those of a pool that is disabled: that pool gives none itself.
-		req.Addrs = slices.DeleteFunc(slices.Clone(j.entry.Addrs), func(a netip.Addr) bool { return !holds(s.Pools, a) })
-		if len(req.Addrs) == 0 {
-			return nil, nil
-		}
-		return []ipam.Request{req}, nil
+		return w.demandGiven(ctx, req, j.entry.Addrs)
 	}
 	want := r.Allocate
 	if want == nil {
@@ -61,11 +54,43 @@ func (w *Workloads) demand(ctx context.Context, r agentapi.AttachRequest, j *job
 		req.V4, req.V6 = want.V4, want.V6
 		return []ipam.Request{req}, nil
 	}
-	if len(s.Pools) == 0 {
+	pools, err := w.pools(ctx, func(pools []*api.IPPool) bool {
+		has4, has6 := familiesOf(pools, req.Pools)
+		return has4 || has6
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(pools) == 0 {
 		return nil, agentapi.Errorf(agentapi.CodeNoAddress,
 			"attach: there are no address pools: create an IPPool, or give an address")
 	}
-	return families(req, s.Pools), nil
+	return families(req, pools), nil
+}
+
+// demandGiven is demand for addresses that somebody else gives: those that are in pools are marked as taken there.
+func (w *Workloads) demandGiven(ctx context.Context, req ipam.Request, addrs []netip.Addr) ([]ipam.Request, error) {
+	outside := func(pools []*api.IPPool) func(netip.Addr) bool {
+		return func(a netip.Addr) bool { return !holds(pools, a) }
+	}
+	pools, err := w.pools(ctx, func(pools []*api.IPPool) bool { return !slices.ContainsFunc(addrs, outside(pools)) })
+	if err != nil {
+		return nil, err
+	}
+	// Whoever gave them may give those of a pool that is disabled: that pool gives none itself.
+	req.Addrs = slices.DeleteFunc(slices.Clone(addrs), outside(pools))
+	if len(req.Addrs) == 0 {
+		return nil, nil
+	}
+	return []ipam.Request{req}, nil
+}
+
+func (w *Workloads) pools(ctx context.Context, enough func([]*api.IPPool) bool) ([]*api.IPPool, error) {
+	pools, err := w.o.Addresses.Pools(ctx, enough)
+	if err != nil {
+		return nil, storeError("attach: reading what pools of addresses there are", err)
+	}
+	return pools, nil
 }
 
 // families asks for an address of each family that there are pools of. Those may not be for this node or workload: then
@@ -73,14 +98,7 @@ func (w *Workloads) demand(ctx context.Context, r agentapi.AttachRequest, j *job
 func families(req ipam.Request, pools []*api.IPPool) []ipam.Request {
 	v4, v6 := req, req
 	v4.V4, v6.V6 = true, true
-	has4, has6 := false, false
-	for _, p := range pools {
-		prefix, err := api.ParsePrefix(p.Spec.CIDR)
-		if err != nil || !serves(p, prefix, req.Pools) {
-			continue
-		}
-		has4, has6 = has4 || prefix.Addr().Is4(), has6 || prefix.Addr().Is6()
-	}
+	has4, has6 := familiesOf(pools, req.Pools)
 	switch {
 	case has4 && has6:
 		both := req
@@ -90,6 +108,18 @@ func families(req ipam.Request, pools []*api.IPPool) []ipam.Request {
 		return []ipam.Request{v6}
 	}
 	return []ipam.Request{v4} // or the reason why there is none
+}
+
+// familiesOf says of which families there are pools, of those that are named if any are.
+func familiesOf(pools []*api.IPPool, named []string) (has4, has6 bool) {
+	for _, p := range pools {
+		prefix, err := api.ParsePrefix(p.Spec.CIDR)
+		if err != nil || !serves(p, prefix, named) {
+			continue
+		}
+		has4, has6 = has4 || prefix.Addr().Is4(), has6 || prefix.Addr().Is6()
+	}
+	return has4, has6
 }
 
 func serves(p *api.IPPool, prefix netip.Prefix, named []string) bool {

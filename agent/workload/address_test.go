@@ -29,8 +29,9 @@ func newPools(s ipam.Store) pools {
 	return pools{ipam.New(ipam.Config{Store: s, Node: "node1"}), s}
 }
 
-func (p pools) Settings(ctx context.Context) (ipam.Settings, error) {
-	return ipam.ReadSettings(ctx, p.store, slog.New(slog.DiscardHandler))
+func (p pools) Pools(ctx context.Context, _ func([]*api.IPPool) bool) ([]*api.IPPool, error) {
+	s, err := ipam.ReadSettings(ctx, p.store, slog.New(slog.DiscardHandler))
+	return s.Pools, err
 }
 
 func (h *host) pool(name, cidr string, change ...func(*api.IPPoolSpec)) {
@@ -117,6 +118,52 @@ func TestAllocateHasNoPools(t *testing.T) {
 			}
 			h.nothing(w, "after an attach without an address")
 		}
+	}
+}
+
+// told is an allocator that has been told of some pools.
+type told struct {
+	pools
+	known []*api.IPPool
+}
+
+func (p told) Pools(ctx context.Context, enough func([]*api.IPPool) bool) ([]*api.IPPool, error) {
+	if enough(p.known) {
+		return p.known, nil
+	}
+	return p.pools.Pools(ctx, enough)
+}
+
+// TestNewPool: a pool that the agent has not been told of counts, if those that it knows won't do.
+func TestNewPool(t *testing.T) {
+	known := func(cidr, mode string) []*api.IPPool {
+		p := &api.IPPool{}
+		p.Name, p.Spec.CIDR, p.Spec.AssignmentMode = "known", cidr, mode
+		return []*api.IPPool{p}
+	}
+	for _, c := range []struct {
+		name  string
+		known []*api.IPPool
+		r     agentapi.AttachRequest
+	}{
+		{"it knows none", nil, agentapi.AttachRequest{}},
+		{"those that it knows give no address of themselves", known("10.1.0.0/24", "Manual"), agentapi.AttachRequest{}},
+		{"those that it knows are others than are named", known("10.1.0.0/24", "Automatic"), agentapi.AttachRequest{Allocate: &agentapi.Allocate{Pools: []string{"new"}}}},
+		{"a given address is in none that it knows", known("10.1.0.0/24", "Automatic"), agentapi.AttachRequest{Addresses: addrs("fd65::7")}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHost(t)
+			h.pools = true
+			h.pool("new", "fd65::/112")
+			w := h.begin()
+			w.o.Addresses = told{newPools(h.store), c.known}
+			c.r.Sandbox = "s1"
+			got, err := h.ask(w, c.r)
+			if err != nil || len(got.Addresses) != 1 || !netip.MustParsePrefix("fd65::/112").Contains(got.Addresses[0]) {
+				t.Fatalf("%v, %v", got.Addresses, err)
+			}
+			h.audit("after the attach")
+		})
 	}
 }
 
