@@ -266,23 +266,50 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// hint is a command to try, what it shows, and how it ends.
+type hint struct {
+	command, shows string
+	exit           int
+}
+
+// hints can be tried one after another, each after what the one before has made of the lab.
+func (d *Demo) hints() []hint {
+	tortie, policy := absolute(d.Options.Binary), absolute(filepath.Join(d.Examples, "policy"))
+	n1, web, api, db := d.lab.Nodes[0], d.workloads["web-1"], d.workloads["api-2"], d.workloads["db-2"]
+	try := func(w *Workload, port uint16) string {
+		return fmt.Sprintf("ip netns exec %s timeout 2 bash -c ': </dev/tcp/%s/%d'", web.Netns(), w.Addr(4), port)
+	}
+	return []hint{
+		{"export TORTIE_STORE=" + d.lab.StoreEndpoint() + " TORTIE_SOCKET=" + n1.Socket(), "the store, and the agent of n1", 0},
+		{tortie + " status", "", 0},
+		{tortie + " get workloadendpoints -A", "", 0},
+		{fmt.Sprintf("ip netns exec %s ping -c 1 %s", web.Netns(), api.Addr(4)), "no policy yet: all is allowed", 0},
+		{tortie + " policy preview -f " + policy, "what policies would change", 0},
+		{tortie + " apply -f " + policy, "", 0},
+		{try(api, 8080), "silence: web may still ask api", 0},
+		{try(db, 5432), "and not db: no answer", 124},
+		{fmt.Sprintf("%s explain shop/web-1 shop/db-2 tcp 5432", tortie), "why", 4},
+		{fmt.Sprintf("ip netns exec %s nft list table inet tortie", n1.Netns()), "", 0},
+	}
+}
+
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
 // Hints says what to try in a lab that is left running.
 func (d *Demo) Hints() string {
-	n1 := d.lab.Nodes[0]
 	var b strings.Builder
-	fmt.Fprintf(&b, `
-The lab %[1]s is running. In another terminal (as root):
-
-  export TORTIE_STORE=%[2]s TORTIE_SOCKET=%[3]s
-  %[4]s status
-  %[4]s get workloadendpoints -A
-  %[4]s apply -f %[5]s
-  %[4]s explain 10.65.1.1 10.65.2.3 tcp 5432
-  ip netns exec %[6]s ping -c 1 10.65.2.2
-  ip netns exec %[7]s nft list table inet tortie
-
-Logs are in %[8]s. Ctrl-C takes the lab down.
-`, d.lab.ID, d.lab.StoreEndpoint(), n1.Socket(), d.Options.Binary, filepath.Join(d.Examples, "policy"),
-		d.workloads["web-1"].Netns(), n1.Netns(), d.lab.Dir)
+	fmt.Fprintf(&b, "\nThe lab %s is running. In another terminal (as root), one after another:\n\n", d.lab.ID)
+	for _, h := range d.hints() {
+		if h.shows != "" {
+			fmt.Fprintf(&b, "  # %s\n", h.shows)
+		}
+		fmt.Fprintf(&b, "  %s\n", h.command)
+	}
+	fmt.Fprintf(&b, "\nLogs are in %s. Ctrl-C takes the lab down.\n", d.lab.Dir)
 	return b.String()
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,6 +77,36 @@ func TestDemo(t *testing.T) {
 	t.Log(out.String())
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestHints tries what `make lab` says can be tried.
+func TestHints(t *testing.T) {
+	d := Demo{Out: io.Discard, Examples: "../../examples/demo", Options: Options{Binary: binary}}
+	t.Cleanup(func() {
+		if l := d.Lab(); l != nil {
+			if err := l.Down(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err := d.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	hints, env := d.hints(), ""
+	for _, h := range hints {
+		if export := strings.HasPrefix(h.command, "export "); export {
+			env = h.command + "; "
+		}
+		cmd := exec.CommandContext(t.Context(), "bash", "-c", env+h.command)
+		cmd.Dir = "/"
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != h.exit {
+			t.Fatalf("%s\nends with %d, want %d:\n%s", h.command, code, h.exit, out)
+		}
+	}
+	if text := d.Hints(); !strings.Contains(text, "  "+hints[len(hints)-1].command+"\n\nLogs are in") {
+		t.Errorf("not all hints are shown:\n%s", text)
 	}
 }
 
