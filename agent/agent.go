@@ -191,6 +191,17 @@ type plane struct {
 	*pump.Pump
 }
 
+// Renew has the dataplane compared with what it should be, all of it, and waits until that is done.
+func (p plane) Renew(ctx context.Context) error {
+	asked := time.Now()
+	p.Kick()
+	return p.Wait(ctx, func(v *pump.View) bool {
+		var partly *drivers.ApplyError
+		whole := v.Last.Err == nil || errors.As(v.Last.Err, &partly)
+		return whole && v.Last.At.Add(-v.Last.Duration).After(asked)
+	})
+}
+
 func (a *agent) statePath() string  { return filepath.Join(a.cfg.StateDir, "state") }
 func (a *agent) notesDir() string   { return filepath.Join(a.cfg.StateDir, "notes") }
 func (a *agent) markerPath() string { return filepath.Join(a.cfg.RunDir, "boot") }

@@ -124,6 +124,7 @@ type Attached struct {
 	MAC       MAC
 	MTU       int
 	Gateways  []netip.Addr // next hop of the workload's default routes, one per family
+	Made      bool         // HostIface was not there, or has been replaced: what led to an earlier one is gone with it
 }
 
 // Attacher plugs workloads in. Each method is idempotent, and safe to call while Apply runs.

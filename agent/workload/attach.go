@@ -270,6 +270,13 @@ func (w *Workloads) admit(ctx context.Context, j *job, made drivers.Attached) (a
 		j.clock.done(stepStore)
 		addStored.Hit()
 	}
+	if made.Made && !j.fresh {
+		// Somebody has removed the interface, or it was in another namespace, and the routes to it have gone with it. The
+		// graph knows nothing of that.
+		if err := w.o.Plane.Renew(ctx); err != nil {
+			return none, waitError("attach: restoring what led to the interface", err)
+		}
+	}
 	if err := w.await(ctx, j); err != nil {
 		return none, err
 	}

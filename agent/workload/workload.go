@@ -68,6 +68,8 @@ type Dataplane interface {
 	WaitEnforced(ctx context.Context, id drivers.EndpointID, generation, since uint64) error
 	WaitGone(ctx context.Context, id drivers.EndpointID, since uint64) error
 	CutFlows(ctx context.Context, addrs []netip.Addr) error
+	// Renew has the dataplane compared with what it should be, all of it, and waits until that is done.
+	Renew(ctx context.Context) error
 }
 
 // Options is what New takes.

@@ -39,6 +39,7 @@ type host struct {
 	steps, crashAt int        // 0 = never
 	crashed        bool
 	tampered       bool
+	renewed        int // how often the dataplane was looked at anew
 	links          map[string]drivers.EndpointID
 	attached       map[drivers.EndpointID]*calcgraph.LedgerEntry // in the graph: lost in a crash
 	dirty          map[netip.Addr]bool                           // addresses with flows of a workload
@@ -98,8 +99,9 @@ func (h *host) Attach(_ context.Context, a drivers.Attachment) (drivers.Attached
 	if err := h.step(); err != nil {
 		return drivers.Attached{}, err
 	}
+	_, there := h.links[a.HostIface]
 	h.links[a.HostIface] = a.ID
-	return drivers.Attached{HostIface: a.HostIface, MAC: a.MAC, MTU: 1500}, h.step()
+	return drivers.Attached{HostIface: a.HostIface, MAC: a.MAC, MTU: 1500, Made: !there}, h.step()
 }
 
 func (h *host) Detach(_ context.Context, a drivers.Attachment) error {
@@ -191,6 +193,11 @@ func (h *host) CutFlows(_ context.Context, addrs []netip.Addr) error {
 		delete(h.dirty, a)
 		h.clean[a] = true
 	}
+	return h.step()
+}
+
+func (h *host) Renew(context.Context) error {
+	h.renewed++
 	return h.step()
 }
 
@@ -538,6 +545,22 @@ func TestStoppingAgent(t *testing.T) {
 	w.o.Attacher = stopping{h, stop}
 	if err := w.Detach(ctx, agentapi.DetachRequest{Sandbox: "s1", Interface: "eth0"}); agentapi.CodeOf(err) != agentapi.CodeUnavailable {
 		t.Errorf("detach: %v", err)
+	}
+}
+
+// TestAttachAgainRestoresRoutes: an attach that makes the interface of a workload anew has the dataplane looked at; one that
+// finds all as it was does not.
+func TestAttachAgainRestoresRoutes(t *testing.T) {
+	h := newHost(t)
+	w := h.begin()
+	for _, want := range []int{0, 0} {
+		if err := h.attach(w, "s1"); err != nil || h.renewed != want {
+			t.Errorf("%v, looked at %d times, want %d", err, h.renewed, want)
+		}
+	}
+	clear(h.links)
+	if err := h.attach(w, "s1"); err != nil || h.renewed != 1 {
+		t.Errorf("%v, looked at %d times after the interface was gone", err, h.renewed)
 	}
 }
 

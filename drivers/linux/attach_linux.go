@@ -77,7 +77,7 @@ func (t *attacher) Attach(ctx context.Context, a drivers.Attachment) (drivers.At
 		return drivers.Attached{}, err
 	}
 	t.log.Debug("workload attached", "sandbox", a.ID.Sandbox, "interface", a.ID.Interface, "host_interface", a.HostIface, "made", made)
-	return drivers.Attached{HostIface: a.HostIface, HostMAC: hostMAC, MAC: l.a.MAC, MTU: l.a.MTU, Gateways: l.gateways()}, nil
+	return drivers.Attached{HostIface: a.HostIface, HostMAC: hostMAC, MAC: l.a.MAC, MTU: l.a.MTU, Gateways: l.gateways(), Made: made}, nil
 }
 
 // Detach removes the workload's interface.

@@ -178,9 +178,12 @@ func TestAttachCarriesPackets(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := n.add(t, ra)
-	want := drivers.Attached{HostIface: ra.HostIface, HostMAC: hostMAC, MAC: macOf(ra.ID), MTU: 1500, Gateways: []netip.Addr{gateway4, gateway6}}
+	want := drivers.Attached{HostIface: ra.HostIface, HostMAC: hostMAC, MAC: macOf(ra.ID), MTU: 1500, Gateways: []netip.Addr{gateway4, gateway6}, Made: true}
 	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Errorf("Attach (-want +got):\n%s", d)
+	}
+	if again := n.add(t, ra); again.Made {
+		t.Error("a second Attach says that it has made the interface")
 	}
 	n.setMTU(1440)
 	if got := n.add(t, rb); got.MTU != 1440 {
