@@ -309,6 +309,7 @@ func TestOps(t *testing.T) {
 		{op{kind: opAddSet, table: ARP, set: s}, "add set arp tortie s (set s)", set},
 		{op{kind: opAddElems, table: ARP, set: s}, "add elements arp tortie s (set s)", set},
 		{op{kind: opDelElems, table: ARP, set: s}, "delete elements arp tortie s (set s)", set},
+		{op{kind: opAddElems, table: ARP, set: s, blame: &policy}, "add elements arp tortie s (policy " + policy.Policy.String() + ")", policy},
 		{op{kind: opFlushSet, table: ARP, set: s}, "flush set arp tortie s (set s)", nodeRef()},
 		{op{kind: opDelSet, table: ARP, set: s}, "delete set arp tortie s (set s)", nodeRef()},
 	} {
@@ -410,5 +411,125 @@ func TestPoisoned(t *testing.T) {
 	unknown := c.prog.Sets[Key{Inet, setUnknown}]
 	if unknown.Content.Len() != 1 {
 		t.Errorf("a workload that is refused: %v", objects(c.prog)[unknown.Key])
+	}
+}
+
+// TestNamesThatNoInterfaceHas: an endpoint on an interface that cannot be is named as failed, and harms no other.
+func TestNamesThatNoInterfaceHas(t *testing.T) {
+	t.Parallel()
+	s := smallState()
+	c := newCompiler()
+	good := objects(Render(s))
+	for _, name := range []string{"", "a-name-of-16-byte"} {
+		for kind := range 2 {
+			id := drivers.EndpointID{Kind: []drivers.EndpointKind{drivers.Workload, drivers.HostInterface}[kind], Sandbox: "odd", Interface: "eth0"}
+			s.Endpoints[id] = &drivers.Endpoint{ID: id, Name: "odd", Iface: name}
+			c.update(s.Clone(), nil)
+			ref := drivers.ObjectRef{Kind: drivers.ObjEndpoint, Endpoint: id}
+			if len(c.failed) != 1 || !errors.Is(c.failed[ref], errIfName) {
+				t.Errorf("interface %q: failed are %v", name, c.failed)
+			}
+			if diff := cmp.Diff(good, objects(c.prog)); diff != "" {
+				t.Errorf("interface %q: it is rendered (-without +with):\n%s", name, diff)
+			}
+			e := *s.Endpoints[id]
+			e.Iface = "eth7"
+			s.Endpoints[id] = &e
+			c.update(s.Clone(), nil)
+			if len(c.failed) != 0 {
+				t.Errorf("with another name: failed are %v", c.failed)
+			}
+			delete(s.Endpoints, id)
+			c.update(s.Clone(), nil)
+			if diff := cmp.Diff(good, objects(c.prog)); diff != "" || len(c.failed) != 0 {
+				t.Errorf("gone: %v %s", c.failed, diff)
+			}
+		}
+	}
+}
+
+// TestUnloweredCasesAgree: a renderer that is given what it cannot express, against the contract, denies it all the same.
+func TestUnloweredCasesAgree(t *testing.T) {
+	t.Parallel()
+	cases, err := drivertest.Cases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		if !strings.HasPrefix(c.Name, "bad-") {
+			continue
+		}
+		for _, sc := range c.Scenes {
+			var pks []drivers.Packet
+			for _, l := range sc.Lines {
+				for _, p := range l.Probes {
+					pks = append(pks, p.Packet)
+				}
+			}
+			plain, all := Render(sc.State), renderMerged(sc.State)
+			agree(t, sc.State, &plain, pks)
+			agree(t, sc.State, &all, pks)
+		}
+	}
+}
+
+// TestHeld: an object that a trial leaves out is not in the program, and is back when the trial is over.
+func TestHeld(t *testing.T) {
+	t.Parallel()
+	s := smallState()
+	c := newCompiler()
+	c.update(s.Clone(), nil)
+	whole := objects(c.prog)
+	for _, o := range []drivers.ObjectRef{
+		{Kind: drivers.ObjPolicy, Policy: np("web")}, {Kind: drivers.ObjSet, Set: "s:hash"}, {Kind: drivers.ObjSet, Set: "p:http"},
+		{Kind: drivers.ObjEndpoint, Endpoint: drivers.EndpointID{Sandbox: "torta", Interface: "eth0"}},
+	} {
+		c.setHold(map[drivers.ObjectRef]bool{o: true})
+		c.update(s.Clone(), drivers.NewChanges())
+		if cmp.Equal(whole, objects(c.prog)) {
+			t.Errorf("%s is held, and there all the same", o)
+		}
+		c.setHold(nil)
+		c.update(s.Clone(), drivers.NewChanges())
+		if diff := cmp.Diff(whole, objects(c.prog)); diff != "" {
+			t.Errorf("%s is not held any more (-want +got):\n%s", o, diff)
+		}
+	}
+}
+
+// TestNodeSettings: what the node says is in the base chains, in both families.
+func TestNodeSettings(t *testing.T) {
+	t.Parallel()
+	s := smallState()
+	s.Node.CutEstablished = true
+	s.Node.WorkloadPrefixes = []string{"tort", "a-prefix-of-16-by", ""}
+	p := Render(s)
+	for _, x := range []struct {
+		set   string
+		types []Type
+		rule  string
+	}{
+		{setSevered4, []Type{TAddr4, TAddr4, TPort, TPort}, "ip saddr . ip daddr . th sport . th dport @" + setSevered4},
+		{setSevered6, []Type{TAddr6, TAddr6, TPort, TPort}, "ip6 saddr . ip6 daddr . th sport . th dport @" + setSevered6},
+	} {
+		set := p.Sets[Key{Inet, x.set}]
+		if set == nil || !slices.Equal(set.Types, x.types) || !set.Timed {
+			t.Fatalf("set %s: %+v", x.set, set)
+		}
+		for _, name := range []string{baseRawIn, baseRawOut} {
+			ch := p.Chains[Key{Inet, name}]
+			if !slices.ContainsFunc(ch.Rules, func(r Rule) bool { return strings.Contains(r.String(), x.rule) }) {
+				t.Errorf("no rule of %s asks %s: %v", name, x.set, ch.Rules)
+			}
+		}
+	}
+	var drops []string
+	for _, r := range p.Chains[Key{Inet, baseRawIn}].Rules {
+		if r.Comment == "unknown workload interface" {
+			drops = append(drops, r.Matches[0].String())
+		}
+	}
+	if want := []string{`iifname "tort*"`, `iifname != "lo"`}; !slices.Equal(drops, want) {
+		t.Errorf("drops %q, want %q", drops, want)
 	}
 }
