@@ -100,12 +100,12 @@ type built struct {
 }
 
 // build compiles the mutants of a target and its tests into dir. What the compiler refuses is noted.
-func (t *target) build(ctx context.Context, root, dir string, rs *results, file *regexp.Regexp) (*built, error) {
+func (t *target) build(ctx context.Context, root, dir string, rs *results, keep func(*mutant) bool) (*built, error) {
 	files, ms, err := t.load(root)
 	if err != nil {
 		return nil, err
 	}
-	ms = slices.DeleteFunc(rs.compiling(ms), func(m *mutant) bool { return !file.MatchString(m.File) })
+	ms = slices.DeleteFunc(rs.compiling(ms), func(m *mutant) bool { return !keep(m) })
 	overlay := filepath.Join(dir, "overlay.json")
 	for round := 0; ; round++ {
 		lines, err := t.overlay(root, dir, overlay, files, ms)

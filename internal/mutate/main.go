@@ -50,11 +50,12 @@ func run() int {
 	workers := flag.Int("workers", 2, "runs of the tests at the same time")
 	fresh := flag.Bool("fresh", false, "forget the results of earlier runs")
 	list := flag.Bool("list", false, "list the mutants and run nothing")
+	again := flag.Bool("again", false, "only those that have survived")
 	reportOnly := flag.Bool("report", false, "run nothing, write the report of what has been run")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := mutate(ctx, options{*only, *files, *workers, *fresh, *list, *reportOnly}); err != nil {
+	if err := mutate(ctx, options{*only, *files, *workers, *fresh, *list, *reportOnly, *again}); err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
 		return 1
 	}
@@ -63,9 +64,9 @@ func run() int {
 
 // options are the flags.
 type options struct {
-	only, files       string
-	workers           int
-	fresh, list, skip bool
+	only, files              string
+	workers                  int
+	fresh, list, skip, again bool
 }
 
 func mutate(ctx context.Context, o options) error {
@@ -99,7 +100,7 @@ func mutate(ctx context.Context, o options) error {
 	parts, order := map[string][]*mutant{}, []string{}
 	for _, t := range targets {
 		ms, err := t.judged(ctx, root, rs, settings{
-			run: pick.MatchString(t.Name) && !o.list && !o.skip, file: pickFile, workers: o.workers, say: say,
+			run: pick.MatchString(t.Name) && !o.list && !o.skip, again: o.again, file: pickFile, workers: o.workers, say: say,
 		})
 		if err != nil {
 			return err
@@ -139,6 +140,7 @@ func mutate(ctx context.Context, o options) error {
 // settings say how a target is judged.
 type settings struct {
 	run     bool
+	again   bool // only survivors
 	file    *regexp.Regexp
 	workers int
 	say     func(string, ...any)
@@ -155,7 +157,10 @@ func (t *target) judged(ctx context.Context, root string, rs *results, o setting
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	b, err := t.build(ctx, root, dir, rs, o.file)
+	b, err := t.build(ctx, root, dir, rs, func(m *mutant) bool {
+		run, killed := rs.outcome(m)
+		return o.file.MatchString(m.File) && (!o.again || run && !killed)
+	})
 	if err != nil {
 		return nil, err
 	}
