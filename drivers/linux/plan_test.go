@@ -533,3 +533,113 @@ func TestNodeSettings(t *testing.T) {
 		t.Errorf("drops %q, want %q", drops, want)
 	}
 }
+
+// TestDangling: a State that names policies and sets which are not there, or sets of the other kind, is denied where the
+// oracle denies it, and a compiler sees them come and go.
+func TestDangling(t *testing.T) {
+	t.Parallel()
+	seeds := uint64(60)
+	if testing.Short() {
+		seeds = 25
+	}
+	for seed := range seeds {
+		s, probes := drivertest.Random(seed)
+		s, _ = drivers.Lower(s, everythingButHTTP())
+		s = s.Clone()
+		whole := s.Clone()
+		n := 0
+		for id := range whole.Policies {
+			if n++; n%6 == int(seed%6) {
+				delete(s.Policies, id)
+			}
+		}
+		for id, set := range whole.Sets {
+			switch n++; n % 6 {
+			case 0:
+				delete(s.Sets, id)
+			case 1:
+				s.Sets[id] = drivers.NewSet(drivers.SetPort + drivers.SetNet - set.Kind())
+			}
+		}
+		var pks []drivers.Packet
+		for _, pr := range probes {
+			pks = append(pks, pr.Packet)
+		}
+		plain, all := Render(s), renderMerged(s)
+		agree(t, s, &plain, pks)
+		agree(t, s, &all, pks)
+		for _, merging := range []bool{false, true} {
+			c := newCompiler()
+			if merging {
+				c.limits = mergeAll()
+			}
+			before := drivers.NewState()
+			for i, st := range []*drivers.State{whole, s, whole, s} {
+				c.update(st.Clone(), drivertest.Diff(before, st))
+				alone := newCompiler()
+				alone.limits = c.limits
+				alone.update(st.Clone(), nil)
+				if diff := cmp.Diff(objects(alone.prog), objects(c.prog)); diff != "" {
+					t.Fatalf("seed %d, merging: %t, step %d (-alone +here):\n%s", seed, merging, i, diff)
+				}
+				before = st
+			}
+		}
+	}
+}
+
+// TestContentsDiff: what must be added to one content and removed from it makes another of it, whatever they are made of.
+func TestContentsDiff(t *testing.T) {
+	t.Parallel()
+	var all []Content
+	for _, s := range []*drivers.Set{
+		drivers.NewSet(drivers.SetNet), drivers.NewSet(drivers.SetNet, drivers.AddrMember(addr("10.0.0.1")), drivers.AddrMember(addr("fd00::1"))),
+		drivers.NewSet(drivers.SetNet, drivers.NetMember(prefix("10.0.0.0/8")), drivers.AddrMember(addr("10.0.0.1")), drivers.NetMember(prefix("fd00::/8"))),
+		drivers.NewSet(drivers.SetPort, drivers.PortMember(addr("10.0.0.1"), 6, 80), drivers.PortMember(addr("10.0.0.1"), 17, 80), drivers.PortMember(addr("fd00::1"), 6, 80)),
+	} {
+		for _, v6 := range []bool{false, true} {
+			for _, interval := range []bool{false, true} {
+				m := members{set: s, v6: v6, interval: interval}
+				spelled := elems{}
+				for e := range m.All() {
+					spelled.put(e)
+				}
+				if m.Len() != spelled.Len() {
+					t.Errorf("%v has %d elements and says %d", spelled, spelled.Len(), m.Len())
+				}
+				all = append(all, m, spelled)
+			}
+		}
+	}
+	all = append(all, elems{"a": {Key: "a", Kind: ActJump, Chain: "x"}, "b": {Key: "b"}}, elems{"a": {Key: "a", Kind: ActJump, Chain: "y"}, "c": {Key: "c"}}, elems{})
+	for i, want := range all {
+		for j, old := range append(all, nil) {
+			have := elems{}
+			if old != nil {
+				for e := range old.All() {
+					have.put(e)
+				}
+			}
+			add, del := want.Diff(old)
+			for _, e := range del {
+				if x, ok := have[e.Key]; !ok || x != e {
+					t.Fatalf("%d from %d: %v goes, and is not there", i, j, e)
+				}
+				delete(have, e.Key)
+			}
+			for _, e := range add {
+				if _, ok := have[e.Key]; ok {
+					t.Fatalf("%d from %d: %v comes, and is there", i, j, e)
+				}
+				have.put(e)
+			}
+			wanted := elems{}
+			for e := range want.All() {
+				wanted.put(e)
+			}
+			if diff := cmp.Diff(wanted, have); diff != "" {
+				t.Fatalf("%d from %d (-want +got):\n%s", i, j, diff)
+			}
+		}
+	}
+}
