@@ -2,9 +2,13 @@ package ctl
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/agentapi"
 )
 
 const loggedText = `
@@ -80,12 +84,20 @@ func TestKeysOfJSON(t *testing.T) {
 	b := newBench(t)
 	f := b.file("logged.yaml", loggedText)
 	b.apply(poolText)
+	features, err := json.Marshal(drivers.Features{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	playAgent(t, filepath.Join(b.dir, "no-agent.sock"), map[agentapi.Verb]any{
+		agentapi.VerbStatus: agentapi.Status{Node: "n1", Driver: agentapi.DriverStatus{Name: "nftables", Features: features}},
+	})
 	for _, args := range [][]string{
 		{"explain", "-f", f, "shop/web", "shop/db", "tcp", "80"},
 		{"connectivity", "-f", f},
 		{"policy", "preview", "-f", f, "--against", f, "--delete"},
 		{"ipam", "show"},
 		{"ipam", "check"},
+		{"status"},
 	} {
 		out, _ := b.run(append(args, "-o", "json")...)
 		end := strings.LastIndexAny(out, "}]")

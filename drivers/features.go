@@ -4,30 +4,31 @@ package drivers
 // rewrites what a driver lacks so that it never allows more. What every driver must enforce, whatever it lacks, is the
 // deny stand-in of an endpoint that is Degraded, a host endpoint's too.
 type Features struct {
-	Driver string // for people: "nftables"
-	Atomic bool   // each packet sees an old or a new State, never a mixture
+	Driver string `json:"driver"` // for people: "nftables"
+	Atomic bool   `json:"atomic"` // each packet sees an old or a new State, never a mixture
 
-	IPv4, IPv6  bool
-	HostPolicy  bool // Normal policy of host endpoints
-	Forward     bool // applyOnForward
-	PreDNAT     bool
-	Untracked   bool
-	Log         bool
-	ICMPType    bool // ICMP type and code clauses
-	NotICMP     bool
-	NotProto    bool
-	NotNets     bool
-	NotPorts    bool
-	NotSets     bool
-	NamedPorts  bool // PortSets and NotPortSets
-	Services    bool
-	HTTP        bool    // an L7 enforcer is there
-	SCTP        bool    // ports of SCTP
-	AnyProto    bool    // protocols other than TCP, UDP, SCTP, ICMP and ICMPv6
-	SourceCheck bool    // anti-spoofing
-	Encaps      []Encap // how packets may reach other nodes
-	Masquerade  bool
-	CutFlows    bool
+	IPv4        bool    `json:"ipv4"`
+	IPv6        bool    `json:"ipv6"`
+	HostPolicy  bool    `json:"hostPolicy"` // Normal policy of host endpoints
+	Forward     bool    `json:"forward"`    // applyOnForward
+	PreDNAT     bool    `json:"preDNAT"`
+	Untracked   bool    `json:"untracked"`
+	Log         bool    `json:"log"`
+	ICMPType    bool    `json:"icmpType"` // ICMP type and code clauses
+	NotICMP     bool    `json:"notICMP"`
+	NotProto    bool    `json:"notProto"`
+	NotNets     bool    `json:"notNets"`
+	NotPorts    bool    `json:"notPorts"`
+	NotSets     bool    `json:"notSets"`
+	NamedPorts  bool    `json:"namedPorts"` // PortSets and NotPortSets
+	Services    bool    `json:"services"`
+	HTTP        bool    `json:"http"`        // an L7 enforcer is there
+	SCTP        bool    `json:"sctp"`        // ports of SCTP
+	AnyProto    bool    `json:"anyProto"`    // protocols other than TCP, UDP, SCTP, ICMP and ICMPv6
+	SourceCheck bool    `json:"sourceCheck"` // anti-spoofing
+	Encaps      []Encap `json:"encaps"`      // how packets may reach other nodes
+	Masquerade  bool    `json:"masquerade"`
+	CutFlows    bool    `json:"cutFlows"`
 }
 
 // AllFeatures returns Features that have everything; a driver starts from it and takes away what it lacks.
