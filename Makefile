@@ -64,6 +64,9 @@ bench: build ## Measure everything that has a budget, on a quiet machine, into d
 fuzz: ## Each fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
+mutate: ## Small mistakes in what decides about packets: which do the tests notice? Writes docs/mutation.md (an hour)
+	$(GO) run ./internal/mutate $(MUTATE)
+
 vuln: ## Known vulnerabilities in what we depend on (needs the Internet, or GOVULNDB=file:///a/copy/of/its/database)
 	$(GO) tool govulncheck ./...
 
@@ -71,4 +74,4 @@ clean: ## Remove what was built, and what an interrupted lab left behind
 	@[ ! -x $(BIN)/tortie-lab ] || $(ROOT) $(BIN)/tortie-lab clean
 	rm -rf $(BIN)
 
-.PHONY: help build demo lab check test soak bench fuzz vuln clean
+.PHONY: mutate help build demo lab check test soak bench fuzz vuln clean
