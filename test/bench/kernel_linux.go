@@ -60,16 +60,16 @@ func statusField(status, name string) (float64, error) {
 	return 0, fmt.Errorf("no %s in the status of a process", name)
 }
 
-// inside runs a command in a namespace.
-func inside(ns *netns.Ns, name string, args ...string) error {
+// inside runs a command in a namespace, and returns what it prints.
+func inside(ns *netns.Ns, name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := ns.Do(cmd.Start); err != nil {
-		return err
+		return "", err
 	}
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("%v: %w: %s", cmd, err, bytes.TrimSpace(out.Bytes()))
+		return "", fmt.Errorf("%v: %w: %s", cmd, err, bytes.TrimSpace(out.Bytes()))
 	}
-	return nil
+	return out.String(), nil
 }

@@ -307,7 +307,10 @@ func programmingRow(ctx context.Context, m *measurement) error {
 }
 
 // wipe empties a namespace of nftables.
-func wipe(h *lab.Host) error { return inside(h.Namespace(), "nft", "flush ruleset") }
+func wipe(h *lab.Host) error {
+	_, err := inside(h.Namespace(), "nft", "flush ruleset")
+	return err
+}
 
 // newSmallBed is a small cluster: a node with few workloads, and others that only the store knows.
 func newSmallBed(ctx context.Context, m *measurement) (_ *bed, err error) {

@@ -83,7 +83,8 @@ func (p *pair) track(on bool) error {
 	}
 	var errs []error
 	for _, n := range p.plainNodes {
-		errs = append(errs, inside(n.Namespace(), "nft", rules))
+		_, err := inside(n.Namespace(), "nft", rules)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -45,7 +45,7 @@ func (n *Node) Replace() error {
 	if err := l.fabric.ip("link del " + old.port); err != nil { // the node's wire goes with the node
 		return err
 	}
-	fresh, err := l.newHost(fmt.Sprintf("%s-%d", n.NodeName(), len(l.hosts)), old.Addrs...)
+	fresh, err := l.newHost(fmt.Sprintf("%s-%d", n.NodeName(), l.wires), old.Addrs...)
 	if err != nil {
 		return err
 	}
