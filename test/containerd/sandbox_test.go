@@ -314,7 +314,7 @@ func (b *bed) removal(t *testing.T, pods ...*sandbox) {
 	if out := b.must(t, "get", "workloadendpoints", "-A", "-o", "name"); strings.TrimSpace(out) != "" {
 		t.Errorf("the store has %s", out)
 	}
-	if out := b.must(t, "ipam", "show", "-o", "json"); !strings.Contains(out, `"Used": 0`) || strings.Contains(out, `"Used": 1`) {
+	if out := b.must(t, "ipam", "show", "-o", "json"); !strings.Contains(out, `"used": 0`) || strings.Contains(out, `"used": 1`) {
 		t.Errorf("addresses are in use:\n%s", out)
 	}
 	if kept, err := filepath.Glob(b.path("cni", "results", "*eth0")); err != nil || len(kept) > 0 {
