@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tortie/tortie/internal/netns"
+	"github.com/tortie/tortie/test/build"
 	"github.com/tortie/tortie/test/lab"
 )
 
@@ -31,11 +31,12 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(built)
-		cmd := exec.Command("go", "build", "-o", built, "github.com/tortie/tortie/cmd/tortie", "github.com/tortie/tortie/cmd/tortie-cni",
-			"github.com/tortie/tortie/test/bench/tortie-bench")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building: %v\n%s", err, out)
+		programs := map[string]string{}
+		for _, pkg := range []string{"./cmd/tortie", "./cmd/tortie-cni", "./test/bench/tortie-bench"} {
+			programs[filepath.Join(built, filepath.Base(pkg))] = pkg
+		}
+		if err := build.Programs(programs); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()

@@ -24,6 +24,7 @@ import (
 	"github.com/tortie/tortie/internal/agentapi"
 	"github.com/tortie/tortie/internal/faultpoint"
 	"github.com/tortie/tortie/internal/netns"
+	"github.com/tortie/tortie/test/build"
 	"github.com/tortie/tortie/test/lab"
 )
 
@@ -107,10 +108,8 @@ func TestKillAtEveryStep(t *testing.T) {
 func faultBinary(t *testing.T, dir, name string) []string {
 	t.Helper()
 	path := filepath.Join(dir, name)
-	build := exec.Command("go", "build", "-tags", "faultpoints", "-o", path, "github.com/tortie/tortie/cmd/"+name)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building %s: %v\n%s", name, err, out)
+	if err := build.Programs(map[string]string{path: "./cmd/" + name}, "-tags", "faultpoints"); err != nil {
+		t.Fatal(err)
 	}
 	list := exec.Command(path)
 	list.Env = append(os.Environ(), faultpoint.Variable+"=list")

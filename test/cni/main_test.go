@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/tortie/tortie/test/build"
 	"github.com/tortie/tortie/test/lab"
 )
 
@@ -70,18 +70,11 @@ func prepare(dir string) error {
 			return errors.New("no CNI plugins here: apt-get install containernetworking-plugins (or scripts/deps.sh test)")
 		}
 	}
-	for name, pkg := range map[string]string{"tortie": "github.com/tortie/tortie/cmd/tortie",
-		"tortie-cni": "github.com/tortie/tortie/cmd/tortie-cni", "cnitool": "github.com/containernetworking/cni/cnitool",
-		ipamName: "github.com/tortie/tortie/test/cni/testipam"} {
-		args := []string{"build", "-o", filepath.Join(dir, name)}
-		if name == "tortie-cni" {
-			args = append(args, "-trimpath", "-ldflags", "-s -w")
-		}
-		build := exec.Command("go", append(args, pkg)...)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("building %s: %w\n%s", name, err, out)
-		}
+	if err := build.Programs(map[string]string{
+		filepath.Join(dir, "tortie"): "./cmd/tortie", filepath.Join(dir, "tortie-cni"): "./cmd/tortie-cni",
+		filepath.Join(dir, ipamName): "./test/cni/testipam", filepath.Join(dir, "cnitool"): "github.com/containernetworking/cni/cnitool",
+	}); err != nil {
+		return err
 	}
 	if _, err := lab.Clean(); err != nil {
 		return fmt.Errorf("cleaning up after earlier labs: %w", err)

@@ -100,7 +100,7 @@ func (b *bed) build(t *testing.T) {
 		errs = append(errs, os.Mkdir(b.path(d), 0o755))
 	}
 	errs = append(errs, build.Programs(map[string]string{
-		b.path("tortie"): "cmd/tortie", b.path("bin", "tortie-cni"): "cmd/tortie-cni", b.path("pause"): "test/containerd/pause"}))
+		b.path("tortie"): "./cmd/tortie", b.path("bin", "tortie-cni"): "./cmd/tortie-cni", b.path("pause"): "./test/containerd/pause"}))
 	for _, p := range []string{"loopback", "portmap"} { // the runtime calls the first itself
 		errs = append(errs, os.Symlink(filepath.Join(debianPlugins, p), b.path("bin", p)))
 	}

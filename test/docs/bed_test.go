@@ -37,7 +37,7 @@ func prepare(dir string) (tools, error) {
 		}
 	}
 	err := build.Programs(map[string]string{
-		filepath.Join(tl.bin(), "tortie"): "cmd/tortie", filepath.Join(tl.bin(), "tortie-cni"): "cmd/tortie-cni"})
+		filepath.Join(tl.bin(), "tortie"): "./cmd/tortie", filepath.Join(tl.bin(), "tortie-cni"): "./cmd/tortie-cni"})
 	if err != nil {
 		return tl, err
 	}

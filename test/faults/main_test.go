@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tortie/tortie/test/build"
 	"github.com/tortie/tortie/test/lab"
 )
 
@@ -41,10 +42,8 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		tortie = filepath.Join(dir, "tortie")
-		build := exec.Command("go", "build", "-o", tortie, "github.com/tortie/tortie/cmd/tortie")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building tortie: %v\n%s", err, out)
+		if err := build.Programs(map[string]string{tortie: "./cmd/tortie"}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		if _, err := lab.Clean(); err != nil {

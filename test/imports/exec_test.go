@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/tortie/tortie/test/build"
 )
 
 // mayExec are the packages that start programs, and why. Nothing that anybody but the user of the command line says may
@@ -18,7 +20,9 @@ var mayExec = map[string]string{
 // TestExec: the daemons and the plugin start no programs, so that nothing that anybody says can end up in a shell. (The CNI
 // library starts the IPAM plugin that the network configuration names, which is root's file.)
 func TestExec(t *testing.T) {
-	touchSources(t)
+	if err := build.TouchSources(); err != nil {
+		t.Fatal(err)
+	}
 	for _, goos := range []string{"linux", "windows"} {
 		cmd := exec.Command("go", "list", "-json=ImportPath,Imports", module+"/...")
 		cmd.Env = append(cmd.Environ(), "GOOS="+goos)

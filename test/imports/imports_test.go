@@ -5,13 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"io/fs"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tortie/tortie/test/build"
 )
 
 const module = "github.com/tortie/tortie"
@@ -60,7 +59,9 @@ type pkg struct {
 }
 
 func TestImports(t *testing.T) {
-	touchSources(t)
+	if err := build.TouchSources(); err != nil {
+		t.Fatal(err)
+	}
 	out, err := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,Deps,Standard", module+"/...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
@@ -100,26 +101,6 @@ func TestImports(t *testing.T) {
 				t.Errorf("%s imports %s: only cmd/ names concrete drivers", p.ImportPath, i)
 			}
 		}
-	}
-}
-
-// touchSources looks at each source file, so that `go test` does not answer from its cache when one has changed: it sees
-// what a test opens itself, but not what `go list` reads.
-func touchSources(t *testing.T) {
-	t.Helper()
-	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && d.Name() == ".git":
-			return filepath.SkipDir
-		case strings.HasSuffix(path, ".go"):
-			_, err = os.Stat(path)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

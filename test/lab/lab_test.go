@@ -21,6 +21,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/tortie/tortie/internal/netns"
+	"github.com/tortie/tortie/test/build"
 )
 
 // binary is the tortie that the tests run, built once.
@@ -34,10 +35,8 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "tortie")
-		build := exec.Command("go", "build", "-o", binary, "github.com/tortie/tortie/cmd/tortie")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building tortie: %v\n%s", err, out)
+		if err := build.Programs(map[string]string{binary: "./cmd/tortie"}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		if _, err := Clean(); err != nil {
