@@ -105,7 +105,7 @@ func (w *Workloads) plan(r agentapi.AttachRequest, netns *os.File) (ledger.Entry
 	}
 	e := ledger.Entry{
 		Sandbox: r.Sandbox, Interface: r.Interface, HostIface: ledger.HostIface(w.o.Prefix, r.Sandbox, r.Interface),
-		MAC: ledger.MAC(r.Sandbox, r.Interface), MTU: r.MTU, Namespace: id.Namespace, Name: endpointName(w.o.Node, id, r.Interface),
+		MAC: ledger.MAC(r.Sandbox, r.Interface), MTU: r.MTU, Namespace: id.Namespace, Name: api.WorkloadEndpointName(w.o.Node, id.Orchestrator, id.Name, r.Interface),
 		Network: r.Network, UID: id.UID, BootID: w.o.BootID, Created: time.Now().UTC(),
 	}
 	for _, a := range given(r) {

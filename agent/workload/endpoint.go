@@ -7,7 +7,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -19,16 +18,6 @@ import (
 
 // writeTries is how often a write is tried that someone else gets in the way of.
 const writeTries = 5
-
-// endpointName is the name of a workload's WorkloadEndpoint: node, orchestrator, workload and interface, each with its
-// dashes doubled so that no two workloads share one.
-func endpointName(node string, w agentapi.Workload, iface string) string {
-	parts := []string{node, w.Orchestrator, w.Name, iface}
-	for i, p := range parts {
-		parts[i] = strings.ReplaceAll(p, "-", "--")
-	}
-	return strings.Join(parts, "-")
-}
 
 // newEndpoint makes the WorkloadEndpoint of an attach.
 func newEndpoint(node string, e ledger.Entry, w agentapi.Workload) *api.WorkloadEndpoint {

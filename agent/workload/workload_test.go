@@ -563,17 +563,3 @@ func TestAttachAgainRestoresRoutes(t *testing.T) {
 		t.Errorf("%v, looked at %d times after the interface was gone", err, h.renewed)
 	}
 }
-
-func TestEndpointNames(t *testing.T) {
-	seen := map[string]string{}
-	for _, c := range [][3]string{{"a-b", "c", "eth0"}, {"a", "b-c", "eth0"}, {"a", "b", "c-eth0"}, {"a--b", "c", "eth0"}} {
-		name := endpointName(c[0], agentapi.Workload{Orchestrator: "k8s", Name: c[1]}, c[2])
-		if other, twice := seen[name]; twice {
-			t.Errorf("%v and %s are both %s", c, other, name)
-		}
-		seen[name] = fmt.Sprint(c)
-	}
-	if got, want := endpointName("node-1", agentapi.Workload{Orchestrator: "k8s", Name: "db-0"}, "eth0"), "node--1-k8s-db--0-eth0"; got != want {
-		t.Errorf("%s, want %s", got, want)
-	}
-}
