@@ -12,6 +12,7 @@ import (
 // LedgerEntry is a workload that is plugged in on this node.
 type LedgerEntry struct {
 	Name  api.Key // of its WorkloadEndpoint; Kind may be empty
+	UID   string  // of the pod that it is; "" = of none
 	Iface string  // in the host's network namespace
 	MAC   drivers.MAC
 	Addrs []netip.Addr
@@ -72,7 +73,7 @@ func (es *endpoints) attached(id drivers.EndpointID, e *LedgerEntry) {
 	slices.SortFunc(entry.Addrs, netip.Addr.Compare)
 	entry.Addrs = slices.Compact(entry.Addrs)
 	if old != nil {
-		if old.entry.Name == entry.Name && old.entry.Iface == entry.Iface && old.entry.MAC == entry.MAC &&
+		if old.entry.Name == entry.Name && old.entry.UID == entry.UID && old.entry.Iface == entry.Iface && old.entry.MAC == entry.MAC &&
 			slices.Equal(old.entry.Addrs, entry.Addrs) {
 			return
 		}
@@ -131,6 +132,9 @@ func (es *endpoints) join() {
 			a.why = "it has no WorkloadEndpoint"
 		case o.Spec.ContainerID != "" && o.Spec.ContainerID != a.id.Sandbox:
 			a.why, o = "its WorkloadEndpoint is of another sandbox", nil
+		case o.Spec.ContainerID == "" && string(o.UID) != a.entry.UID:
+			// One that names no sandbox stands for a pod. The next pod may have its name, and must not lend its labels to the last one's sandbox.
+			a.why, o = "its WorkloadEndpoint is of another pod", nil
 		}
 		if o == nil {
 			es.part(a)

@@ -529,6 +529,8 @@ func (m *model) workloads() {
 			e.Degraded = "its WorkloadEndpoint is of another node"
 		case o.Spec.ContainerID != "" && o.Spec.ContainerID != id.Sandbox:
 			e.Degraded = "its WorkloadEndpoint is of another sandbox"
+		case o.Spec.ContainerID == "" && string(o.UID) != l.UID:
+			e.Degraded = "its WorkloadEndpoint is of another pod"
 		default:
 			e.Generation = uint64(o.Generation)
 			e.SourcePrefixes = widest(o.Spec.AllowSpoofedSourcePrefixes)

@@ -12,6 +12,7 @@ import (
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/drivers"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // gen makes random objects in a small universe, so that names, labels and addresses meet.
@@ -74,6 +75,9 @@ func (g gen) nets(n int) (out []string) {
 	return out
 }
 
+// uid is of a pod; most are of the same one, so that workloads and sandboxes meet.
+func (g gen) uid() string { return pick(g, "u0", "u0", "u0", "u1", "") }
+
 func (g gen) ports() (out []api.EndpointPort) {
 	for range g.IntN(3) {
 		out = append(out, api.EndpointPort{Name: pick(g, "http", "dns"), Protocol: api.Protocol{Name: pick(g, "TCP", "UDP")}, Port: uint16(80 + g.IntN(2))})
@@ -90,6 +94,7 @@ func (g gen) workload() api.Object {
 	if g.chance(20) {
 		o.Spec.ContainerID = pick(g, "s0", "s1")
 	}
+	o.UID = types.UID(g.uid())
 	if g.chance(30) {
 		o.Spec.ServiceAccountName, o.Spec.Orchestrator = "sa", "k8s"
 	}
@@ -287,7 +292,7 @@ func (g gen) step(c *checked) {
 			c.attach(id, nil)
 			return
 		}
-		e := &LedgerEntry{Name: api.Key{Namespace: pick(g, "n0", "n1"), Name: pick(g, "w0", "w1")}, Iface: "tort" + id.Sandbox}
+		e := &LedgerEntry{Name: api.Key{Namespace: pick(g, "n0", "n1"), Name: pick(g, "w0", "w1")}, Iface: "tort" + id.Sandbox, UID: g.uid()}
 		for range g.IntN(3) {
 			e.Addrs = append(e.Addrs, netip.MustParseAddr(g.addr()))
 		}

@@ -56,9 +56,9 @@ func loadLibrary(t testing.TB) library {
 // readInput reads an object of the store, or one of the tests' own kinds.
 func readInput(data []byte) (input, error) {
 	var d struct {
-		Kind, Sandbox, Name, Iface, MAC, Dst, Via, Peer string
-		Addrs                                           []string
-		Ifaces                                          []struct {
+		Kind, Sandbox, Name, UID, Iface, MAC, Dst, Via, Peer string
+		Addrs                                                []string
+		Ifaces                                               []struct {
 			Name  string
 			Addrs []string
 		}
@@ -68,7 +68,7 @@ func readInput(data []byte) (input, error) {
 	}
 	switch d.Kind {
 	case "Attached":
-		e := &LedgerEntry{Iface: d.Iface}
+		e := &LedgerEntry{Iface: d.Iface, UID: d.UID}
 		e.Name.Namespace, e.Name.Name, _ = strings.Cut(d.Name, "/")
 		if d.MAC != "" {
 			fmt.Sscanf(d.MAC, "%x:%x:%x:%x:%x:%x", &e.MAC[0], &e.MAC[1], &e.MAC[2], &e.MAC[3], &e.MAC[4], &e.MAC[5])

@@ -112,7 +112,7 @@ func endpointID(key api.Key, wep *api.WorkloadEndpoint) drivers.EndpointID {
 }
 
 func ledgerEntry(key api.Key, wep *api.WorkloadEndpoint) *calcgraph.LedgerEntry {
-	e := &calcgraph.LedgerEntry{Name: key, Iface: wep.Spec.InterfaceName}
+	e := &calcgraph.LedgerEntry{Name: key, UID: string(wep.UID), Iface: wep.Spec.InterfaceName}
 	if e.Iface == "" {
 		e.Iface = "tort:" + key.Namespace + "/" + key.Name // no interface has such a name; it only has to be unique here
 	}
