@@ -4,6 +4,7 @@ package containerd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -151,6 +151,16 @@ func (b *bed) plugin() object {
 		"socket": b.node.Socket(), "notesDir": filepath.Join(b.node.StateDir(), "notes")}
 }
 
+type object = map[string]any
+
+func encode(o object) []byte {
+	b, err := json.Marshal(o)
+	if err != nil {
+		panic(err) // of the test's own making
+	}
+	return b
+}
+
 func (b *bed) startLab(t *testing.T) {
 	t.Helper()
 	l, err := lab.New(t.Context(), lab.Options{Binary: b.path("tortie"), Nodes: 1})
@@ -213,13 +223,8 @@ func (b *bed) startRuntime(t *testing.T) {
 		_, err := b.kubelet.runtime.Status(ctx, &cri.StatusRequest{})
 		return err
 	})
-	load := exec.CommandContext(ctx, "ctr", "--address", b.path("containerd.sock"), "--namespace", "k8s.io", "image", "import",
-		"--snapshotter", "native", b.path("pause.tar"))
-	load.Dir = b.dir
-	var says strings.Builder
-	load.Stdout, load.Stderr = &says, &says
-	if err := b.machine.Run(load); err != nil {
-		t.Fatalf("importing the image: %v: %s", err, &says)
+	if _, err := b.ctr(ctx, "images", "import", "--snapshotter", "native", b.path("pause.tar")); err != nil {
+		t.Fatal(err)
 	}
 	eventually(t, "the image", func() error { return b.kubelet.hasImage(ctx) })
 }

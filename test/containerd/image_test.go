@@ -3,84 +3,71 @@
 package containerd
 
 import (
-	"archive/tar"
-	"bytes"
-	"crypto/sha256"
-	"encoding/json"
+	"context"
 	"fmt"
 	"os"
-	"runtime"
+	"os/exec"
+	"strings"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/tortie/tortie/internal/ociimage"
 )
 
-const imageName = "tortie.test/pause:1"
+const (
+	imageName = "tortie.test/pause:1"
+	otherName = "tortie.test/pause:latest"
+)
 
-// writeImage writes an OCI archive of an image that holds one static program, and runs it.
+// writeImage writes an archive of an image that holds one static program, and runs it, in the way in which Tortie's own
+// image is written: for two architectures, under two names. (The program is this machine's in both.)
 func writeImage(path, program string) error {
 	binary, err := os.ReadFile(program)
 	if err != nil {
 		return err
 	}
-	layer, err := archive(file{"pause", 0o755, binary})
+	var images []ociimage.Image
+	for _, arch := range []string{"amd64", "arm64"} {
+		images = append(images, ociimage.Image{Arch: arch, Files: []ociimage.File{{Name: "pause", Mode: 0o755, Data: binary}},
+			Config: ociimage.Config{Entrypoint: []string{"/pause"}}})
+	}
+	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	config := encode(object{
-		"architecture": runtime.GOARCH, "os": "linux", "config": object{"Entrypoint": []string{"/pause"}},
-		"rootfs": object{"type": "layers", "diff_ids": []string{digest(layer)}},
-	})
-	manifest := encode(object{
-		"schemaVersion": 2, "mediaType": mediaPrefix + "manifest.v1+json",
-		"config": descriptor("config.v1+json", config, nil),
-		"layers": []object{descriptor("layer.v1.tar", layer, nil)},
-	})
-	index := encode(object{"schemaVersion": 2, "manifests": []object{
-		descriptor("manifest.v1+json", manifest, object{"io.containerd.image.name": imageName}),
-	}})
-	image, err := archive(file{"oci-layout", 0o644, encode(object{"imageLayoutVersion": "1.0.0"})}, file{"index.json", 0o644, index},
-		blob(layer), blob(config), blob(manifest))
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, image, 0o600)
+	defer f.Close()
+	return ociimage.Write(f, []string{imageName, otherName}, images)
 }
 
-const mediaPrefix = "application/vnd.oci.image."
-
-type object = map[string]any
-
-func encode(o object) []byte {
-	b, err := json.Marshal(o)
-	if err != nil {
-		panic(err) // of the test's own making
-	}
-	return b
-}
-
-func digest(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
-
-func descriptor(media string, b []byte, annotations object) object {
-	return object{"mediaType": mediaPrefix + media, "digest": digest(b), "size": len(b), "annotations": annotations}
-}
-
-type file struct {
-	name string
-	mode int64
-	data []byte
-}
-
-func blob(b []byte) file { return file{fmt.Sprintf("blobs/sha256/%x", sha256.Sum256(b)), 0o644, b} }
-
-func archive(files ...file) ([]byte, error) {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, f := range files {
-		if err := w.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data))}); err != nil {
-			return nil, err
+// image checks what the runtime has made of the archive: one image, with both names and both architectures. That it runs is
+// what all the other tests stand on.
+func (b *bed) image(t *testing.T) {
+	var ids []string
+	for _, name := range []string{imageName, otherName} {
+		s, err := b.kubelet.images.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: name}})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if _, err := w.Write(f.data); err != nil {
-			return nil, err
-		}
+		ids = append(ids, s.Image.GetId())
 	}
-	err := w.Close()
-	return b.Bytes(), err
+	if ids[0] == "" || ids[0] != ids[1] {
+		t.Errorf("the two names are of the images %q", ids)
+	}
+	out, err := b.ctr(t.Context(), "images", "list", "name=="+imageName)
+	if err != nil || !strings.Contains(out, "linux/amd64,linux/arm64") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// ctr runs containerd's own command line on its machine.
+func (b *bed) ctr(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", b.path("containerd.sock"), "--namespace", "k8s.io"}, args...)...)
+	cmd.Dir = b.dir
+	var says strings.Builder
+	cmd.Stdout, cmd.Stderr = &says, &says
+	if err := b.machine.Run(cmd); err != nil {
+		return says.String(), fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, &says)
+	}
+	return says.String(), nil
 }

@@ -50,6 +50,7 @@ spec:
 // TestSandboxes takes pods through their lives as a kubelet would.
 func TestSandboxes(t *testing.T) {
 	b := newBed(t)
+	t.Run("image", b.image)
 	b.apply(t, pool)
 	if err := b.kubelet.networkReady(t.Context()); err == nil {
 		t.Error("the network is ready without a configuration")
