@@ -14,6 +14,52 @@ import (
 // kubernetesOnly selects pods. A Kubernetes policy speaks of pods alone, not of network sets that carry their labels.
 var kubernetesOnly = selector.Eq{Label: LabelOrchestrator, Value: OrchestratorKubernetes}
 
+// KubernetesPolicyVersion is the apiVersion of Kubernetes' own NetworkPolicy.
+const KubernetesPolicyVersion = "networking.k8s.io/v1"
+
+// kubernetesPolicy is Kubernetes' own NetworkPolicy, which has the fields of the policy that stages one.
+var kubernetesPolicy = KindInfo{Kind: "NetworkPolicy", APIVersion: KubernetesPolicyVersion, Namespaced: true, New: func() Object {
+	o := &StagedKubernetesNetworkPolicy{}
+	setType(o, KubernetesPolicyVersion, "NetworkPolicy")
+	return o
+}}
+
+// DecodeKubernetesPolicy reads a NetworkPolicy of Kubernetes as DecodeStored reads the policy that stages one: a rule that
+// is not understood allows nothing, and an error means that it is not known which pods the policy selects. Nothing is said
+// of its metadata and status.
+func DecodeKubernetesPolicy(data []byte) (*StagedKubernetesNetworkPolicy, []Problem, error) {
+	o, problems, err := readStored(kubernetesPolicy, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	policy, ok := o.(*StagedKubernetesNetworkPolicy)
+	if !ok {
+		return nil, nil, fmt.Errorf("decoding a NetworkPolicy of Kubernetes: it was read as a %s", o.GetKind())
+	}
+	if policy.Spec.StagedAction != "" {
+		problems = append(problems, Problem{"spec.stagedAction", "unknown field"})
+		policy.Spec.StagedAction = ""
+	}
+	// Kubernetes takes a direction that is given twice.
+	slices.Sort(policy.Spec.PolicyTypes)
+	policy.Spec.PolicyTypes = slices.Compact(policy.Spec.PolicyTypes)
+	problems, err = closeStored("NetworkPolicy of Kubernetes", policy, problems)
+	problems = slices.DeleteFunc(problems, func(p Problem) bool { return under(p.Path, "metadata", "status") })
+	if err != nil {
+		return nil, problems, err
+	}
+	return policy, problems, nil
+}
+
+// LabelSelector turns a label selector of Kubernetes into one of ours; an empty one gives all().
+func LabelSelector(s *metav1.LabelSelector) (*selector.Selector, error) {
+	n, err := kubernetesSelector(s)
+	if err != nil {
+		return nil, err
+	}
+	return selector.New(n)
+}
+
 // KubernetesRules turns the rules of a Kubernetes network policy into rules like those of a NetworkPolicy of the same
 // namespace: one Allow for each peer and protocol, with the ports of that protocol merged into ranges. Rules, peers and
 // ports that are not valid become a rule that says so in Unreadable, and so allows nothing.

@@ -37,13 +37,20 @@ func DecodeStored(kind string, data []byte) (Object, []Problem, error) {
 	if !ok {
 		return nil, nil, fmt.Errorf("kind %q is not known", kind)
 	}
-	if len(data) > MaxInput {
-		return nil, nil, fmt.Errorf("value of %d bytes is larger than %d", len(data), MaxInput)
-	}
 	o, problems, err := readStored(k, data)
 	if err != nil {
 		return nil, nil, err
 	}
+	problems, err = closeStored(k.Kind, o, problems)
+	if err != nil {
+		return nil, problems, err
+	}
+	return o, problems, nil
+}
+
+// closeStored defaults what has been read with problems, and takes them out on it, with those that Validate finds. An error
+// means that it can't be used at all.
+func closeStored(kind string, o Object, problems []Problem) ([]Problem, error) {
 	vital, typed := identity(o)
 	fatal := fatalProblems(problems, append(typed, vital...))
 	dropHalf(o, problems)
@@ -52,10 +59,10 @@ func DecodeStored(kind string, data []byte) (Object, []Problem, error) {
 	fatal = append(fatal, fatalProblems(unfit, vital)...)
 	problems = append(problems, unfit...)
 	if len(fatal) > 0 {
-		return nil, problems, fmt.Errorf("decoding a stored %s: %w", k.Kind, errors.Join(fatal...))
+		return problems, fmt.Errorf("decoding a stored %s: %w", kind, errors.Join(fatal...))
 	}
 	failClosed(o, problems)
-	return o, problems, nil
+	return problems, nil
 }
 
 func fatalProblems(problems []Problem, fields []string) []error {
@@ -70,6 +77,9 @@ func fatalProblems(problems []Problem, fields []string) []error {
 
 // readStored decodes in one pass what has no problem, which is nearly everything, and the rest slowly with its paths.
 func readStored(k KindInfo, data []byte) (Object, []Problem, error) {
+	if len(data) > MaxInput {
+		return nil, nil, fmt.Errorf("value of %d bytes is larger than %d", len(data), MaxInput)
+	}
 	o := k.New()
 	// A null item of a list would come out as one without any content: a Kubernetes rule that allows everything.
 	// In a block it stands for a free address.
@@ -296,7 +306,7 @@ func markRules(rules []Rule, list string, p Problem) {
 // shown to allow more than it says.
 func markKubernetes(s *StagedKubernetesNetworkPolicySpec, problems []Problem) {
 	for _, p := range problems {
-		if under(p.Path, "spec.policyTypes", "spec.egress") {
+		if under(p.Path, "spec.policyTypes") || p.Path == "spec.egress" {
 			s.PolicyTypes = []PolicyType{Ingress, Egress}
 		}
 		for i := range s.Ingress {
