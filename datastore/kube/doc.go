@@ -1,0 +1,2 @@
+// Package kube is a datastore in a Kubernetes API server.
+package kube

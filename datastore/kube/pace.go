@@ -1,0 +1,22 @@
+package kube
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// pace is how patient a store is; tests have less of it.
+type pace struct {
+	minBackoff, maxBackoff time.Duration // between tries, before jitter
+	steady                 time.Duration // a session that lasted this long was a good one
+	absent                 time.Duration // between looks for a resource that is not served
+	confirm                int           // answers in a row until one that was served is believed to be gone
+}
+
+func usualPace() pace {
+	return pace{minBackoff: 100 * time.Millisecond, maxBackoff: 10 * time.Second, steady: 5 * time.Second,
+		absent: 45 * time.Second, confirm: 4}
+}
+
+// jitter returns between two thirds and four thirds of d.
+func jitter(d time.Duration) time.Duration { return d*2/3 + rand.N(d*2/3+1) }
