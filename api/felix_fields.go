@@ -28,6 +28,16 @@ type FelixField struct {
 	same string // the value that asks for what Tortie does anyway
 }
 
+// Limits says which values the setting takes.
+func (f FelixField) Limits() FelixLimits {
+	l := f.typ.limits
+	l.Type = f.typ.goType
+	if f.Effect == Refused {
+		l.Only = f.same
+	}
+	return l
+}
+
 // The table and its index are never written to.
 var (
 	felixFields = slices.Concat(felixGeneral(), felixCommon(), felixNAT(), felixRoutes(), felixRules(), felixBPF(), felixBPFSizes(),

@@ -24,6 +24,25 @@ type felixType struct {
 	goType reflect.Type
 	check  func(c *checker, p *field.Path, v any) // nil = every value of goType will do
 	canon  func(v any) any                        // gives values their usual spelling; nil = there is one only
+	limits FelixLimits
+}
+
+// FelixLimits says in parts what Values of a FelixField says in words, for whoever makes a schema of it.
+type FelixLimits struct {
+	Type    reflect.Type
+	Like    string   // what check the values have to pass beside their type and the bounds below; "" = none
+	Enum    []string // in any case, or ""
+	Bounded bool     // Min and Max hold
+	Min     int64
+	Max     int64
+	Pattern string // of the whole text
+	Only    string // of a setting that is refused: the only value that it takes beside the empty one
+}
+
+// like names the check of a type.
+func (t felixType) like(name string) felixType {
+	t.limits.Like = name
+	return t
 }
 
 func typed[T any](words string, check func(c *checker, p *field.Path, v T)) felixType {
@@ -41,11 +60,13 @@ func felixInt(first, last int64) felixType {
 	if last == math.MaxInt64 {
 		words = fmt.Sprintf("a number from %d", first)
 	}
-	return typed(words, func(c *checker, p *field.Path, n int64) {
+	t := typed(words, func(c *checker, p *field.Path, n int64) {
 		if n < first || n > last {
 			c.invalid(p, n, "must be %s", words)
 		}
 	})
+	t.limits.Bounded, t.limits.Min, t.limits.Max = true, first, last
+	return t
 }
 
 func felixSize() felixType { return felixInt(0, math.MaxInt32) }
@@ -72,6 +93,7 @@ func felixEnum(values ...string) felixType {
 		canonicalWord(&s, values)
 		return s
 	}
+	t.limits.Enum = values
 	return t
 }
 
@@ -80,31 +102,34 @@ func felixText() felixType { return typed[string]("a text", nil) }
 // felixPattern is a text that matches pattern as a whole.
 func felixPattern(words, pattern string) felixType {
 	re := regexp.MustCompile(`^(?:` + pattern + `)$`)
-	return typed(words, func(c *checker, p *field.Path, s string) {
+	t := typed(words, func(c *checker, p *field.Path, s string) {
 		if !re.MatchString(s) {
 			c.invalid(p, s, "must be %s", words)
 		}
 	})
+	t.limits.Pattern = pattern
+	return t
 }
 
 func felixRegexp() felixType {
-	return typed("a regular expression", func(c *checker, p *field.Path, s string) { c.regexp(s, p) })
+	return typed("a regular expression", func(c *checker, p *field.Path, s string) { c.regexp(s, p) }).like("regexp")
 }
 
 func felixSelector() felixType {
-	return typed("a selector", func(c *checker, p *field.Path, s string) { c.selector(s, p) })
+	return typed("a selector", func(c *checker, p *field.Path, s string) { c.selector(s, p) }).like("selector")
 }
 
 func felixAddr(version int) felixType {
-	return typed(fmt.Sprintf("an IPv%d address", version), func(c *checker, p *field.Path, s string) { c.optionalAddress(s, version, p) })
+	return typed(fmt.Sprintf("an IPv%d address", version), func(c *checker, p *field.Path, s string) { c.optionalAddress(s, version, p) }).
+		like(fmt.Sprintf("IPv%d", version))
 }
 
 func felixInterface() felixType {
-	return typed("the name of an interface", func(c *checker, p *field.Path, s string) { c.interfaceName(s, p) })
+	return typed("the name of an interface", func(c *checker, p *field.Path, s string) { c.interfaceName(s, p) }).like("interface")
 }
 
 func felixPrefixes() felixType {
-	return typed("a list of prefixes", func(c *checker, p *field.Path, nets []string) { c.prefixes(nets, p) })
+	return typed("a list of prefixes", func(c *checker, p *field.Path, nets []string) { c.prefixes(nets, p) }).like("prefixes")
 }
 
 func felixInterfaces() felixType {
@@ -115,12 +140,12 @@ func felixInterfaces() felixType {
 				c.invalid(p.Index(i), name, "is not the name of an interface")
 			}
 		}
-	})
+	}).like("interfaces")
 }
 
 // felixPortRange is one port or "first:last"; names are none.
 func felixPortRange() felixType {
-	return typed("a port, or a range like 32768:65535", checkRange)
+	return typed("a port, or a range like 32768:65535", checkRange).like("range")
 }
 
 func felixPortRanges() felixType {
@@ -129,7 +154,7 @@ func felixPortRanges() felixType {
 		for i, port := range ports {
 			checkRange(c, p.Index(i), port)
 		}
-	})
+	}).like("ranges")
 }
 
 func checkRange(c *checker, p *field.Path, port Port) {
@@ -195,11 +220,11 @@ func felixMarks() felixType {
 		if n < 0 || n > math.MaxUint32 || bits.OnesCount64(uint64(n)) < 2 {
 			c.invalid(p, n, "must be a 32-bit mask with two bits or more")
 		}
-	})
+	}).like("marks")
 }
 
 func felixTables() felixType {
-	return typed("{min, max} from 1 to 250", func(c *checker, p *field.Path, r RouteTableRange) { c.tables(r, 250, p) })
+	return typed("{min, max} from 1 to 250", func(c *checker, p *field.Path, r RouteTableRange) { c.tables(r, 250, p) }).like("tables")
 }
 
 func felixTableRanges() felixType {
@@ -213,7 +238,7 @@ func felixTableRanges() felixType {
 		if total > math.MaxUint16 {
 			c.invalid(p, total, "names more than 65535 tables")
 		}
-	})
+	}).like("table ranges")
 }
 
 func (c *checker) tables(r RouteTableRange, last int64, p *field.Path) (ok bool) {
@@ -239,7 +264,7 @@ func felixTimeouts() felixType {
 				c.invalid(p.Index(i).Child("timeout"), t.Timeout.String(), "may not be negative")
 			}
 		}
-	})
+	}).like("timeouts")
 }
 
 func felixFilters() felixType { return typed[map[string]string]("texts by names of interfaces", nil) }
@@ -257,11 +282,11 @@ func felixConntrack() felixType {
 				c.invalid(p.Key(k), m[k], "must be a duration like 1m30s, or Auto")
 			}
 		}
-	})
+	}).like("conntrack")
 }
 
 func felixDSCP() felixType {
-	return typed("0 to 63, or a name like AF11", func(c *checker, p *field.Path, d DSCP) { c.dscp(d, p) })
+	return typed("0 to 63, or a name like AF11", func(c *checker, p *field.Path, d DSCP) { c.dscp(d, p) }).like("DSCP")
 }
 
 // felixHost is an address or a name that a server listens on.
