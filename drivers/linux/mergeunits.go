@@ -387,6 +387,7 @@ func (c *compiler) groupRun(u *unit, name string, ids []drivers.PolicyID, names 
 		default:
 			one := c.policyRun(u, g.ids, in, st)
 			r.rules = append(r.rules, one.rules...)
+			r.pass = r.pass || one.pass // one has a Pass rule that denies, as it can't be judged, and a chain that looks for its mark
 		}
 		g = nil
 	}

@@ -98,7 +98,10 @@ func (d *desk) set(o *op) error {
 }
 
 func (d *desk) add(k Key, s *SetObject, e Elem) error {
-	if _, ok := d.elems[k][e.Key]; ok {
+	if was, ok := d.elems[k][e.Key]; ok {
+		if !s.Interval && was.Kind == e.Kind && was.Chain == e.Chain {
+			return nil
+		}
 		return fmt.Errorf("element %x is there", e.Key)
 	}
 	if s.Interval {

@@ -133,8 +133,15 @@ func (t *target) build(ctx context.Context, root, dir string, rs *results, keep 
 		ms = kept
 	}
 	b := &built{target: t, mutants: ms}
+	made := map[string]string{}
 	for i, s := range t.Tests {
-		bin := filepath.Join(dir, fmt.Sprintf("tests%d", i))
+		bin := made[s.Dir]
+		if bin != "" {
+			b.binaries = append(b.binaries, bin)
+			continue
+		}
+		bin = filepath.Join(dir, fmt.Sprintf("tests%d", i))
+		made[s.Dir] = bin
 		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", bin, "./"+s.Dir)
 		cmd.Dir = root
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -93,26 +94,49 @@ func (rs *results) compiling(ms []*mutant) []*mutant {
 const (
 	memoryKB = 4 << 20
 	slack    = 5 // times what they take without a mistake
+	patience = 3 // times that, for a mutant whose tests seemed to run for ever and that runs alone now
 )
 
-// once runs one suite with a mutant, 0 for none, and says whether it passed.
+// once runs one suite with a mutant, 0 for none, and says whether it passed. One failure is enough: the tests run one after
+// another, and are ended at the first that fails.
 func (b *built) once(ctx context.Context, root string, i, mutant int) (bool, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`ulimit -v %d; exec nice -n 10 "$0" "$@"`, memoryKB),
-		b.binaries[i], "-test.failfast", "-test.run", b.Tests[i].Run, "-test.skip", b.Tests[i].Skip, "-test.short="+strconv.FormatBool(b.Tests[i].Short))
+		b.binaries[i], "-test.failfast", "-test.v", "-test.parallel=1", "-test.run", b.Tests[i].Run, "-test.skip", b.Tests[i].Skip,
+		"-test.short="+strconv.FormatBool(b.Tests[i].Short))
 	cmd.Dir = filepath.Join(root, b.Tests[i].Dir)
-	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(mutant), "TORTIE_SEED=1")
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(mutant), "TORTIE_SEED=1", "GOGC=400", "GOMEMLIMIT=2GiB")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
 		return false, err
 	}
-	return err == nil, nil
+	if err := cmd.Start(); err != nil {
+		return false, err
+	}
+	failed := false
+	for r := bufio.NewReader(out); ; {
+		line, err := r.ReadString('\n')
+		if strings.HasPrefix(strings.TrimSpace(line), "--- FAIL: ") {
+			failed = true
+			cancel()
+		}
+		if err != nil {
+			break
+		}
+	}
+	err = cmd.Wait()
+	if exit := (*exec.ExitError)(nil); err != nil && !failed && !errors.As(err, &exit) {
+		return false, err
+	}
+	return err == nil && !failed, nil
 }
 
-// judge runs the suites with a mutant until one fails.
-func (b *built) judge(ctx context.Context, root string, m *mutant, baseline []time.Duration) (result, error) {
+// judge runs the suites with a mutant until one fails, each for so many times what it takes without a mistake.
+func (b *built) judge(ctx context.Context, root string, m *mutant, baseline []time.Duration, times int) (result, error) {
 	r := result{Name: m.Name(), Source: hashOf(m)}
 	for i := range b.Tests {
-		within, cancel := context.WithTimeout(ctx, 10*time.Second+slack*baseline[i])
+		within, cancel := context.WithTimeout(ctx, 10*time.Second+time.Duration(times)*baseline[i])
 		passed, err := b.once(within, root, i, m.ID)
 		late := within.Err() != nil
 		cancel()
@@ -153,14 +177,30 @@ func (b *built) run(ctx context.Context, root string, rs *results, workers int, 
 	// In no order: a run that is broken off has seen a bit of everything.
 	rand.New(rand.NewPCG(1, 1)).Shuffle(len(todo), func(i, j int) { todo[i], todo[j] = todo[j], todo[i] })
 	say("%s: %d mutants, %d to run; without a mistake the tests take %v", b.Name, len(b.mutants), len(todo), baseline)
+	late, err := b.all(rs, todo, workers, say, func(m *mutant) (result, error) { return b.judge(ctx, root, m, baseline, slack) })
+	if err != nil || len(late) == 0 {
+		return err
+	}
+	// Other work may have made them late: each runs once more, alone.
+	say("%s: %d seemed to run for ever, once more", b.Name, len(late))
+	_, err = b.all(rs, late, 1, say, func(m *mutant) (result, error) {
+		return b.judge(ctx, root, m, baseline, slack*patience)
+	})
+	return err
+}
+
+// all judges mutants, keeps what becomes of them, and returns those that were killed by time.
+func (b *built) all(rs *results, todo []*mutant, workers int, say func(string, ...any),
+	judge func(*mutant) (result, error)) ([]*mutant, error) {
 	next := make(chan *mutant)
 	errs := make(chan error, workers)
 	var done, survived int
+	var late []*mutant
 	var mu sync.Mutex
 	for range workers {
 		go func() {
 			for m := range next {
-				r, err := b.judge(ctx, root, m, baseline)
+				r, err := judge(m)
 				if err == nil {
 					err = rs.put(r)
 				}
@@ -169,8 +209,11 @@ func (b *built) run(ctx context.Context, root string, rs *results, workers int, 
 					return
 				}
 				mu.Lock()
-				if done++; r.Killed == "" {
+				switch done++; r.Killed {
+				case "":
 					survived++
+				case "time":
+					late = append(late, m)
 				}
 				if done%100 == 0 {
 					say("%s: %d of %d, %d survive", b.Name, done, len(todo), survived)
@@ -195,5 +238,5 @@ feed:
 	for ; finished < workers; finished++ {
 		failed = errors.Join(failed, <-errs)
 	}
-	return failed
+	return late, failed
 }
