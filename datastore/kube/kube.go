@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net/http"
 	"time"
@@ -32,6 +33,8 @@ type Store struct {
 	raw   rest.Interface // of JSON that we read ourselves
 	log   *slog.Logger
 	kinds map[string]api.KindInfo
+	// sources holds those of Kubernetes' own first.
+	sources []*source
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -39,7 +42,7 @@ type Store struct {
 	pace pace
 }
 
-
+var _ datastore.Store = (*Store)(nil)
 
 // Open returns a store in cfg's API server. It does not need the server to be up: each call finds out. It does ask it, if
 // it is up, whether it is one that this store can be used with.
@@ -60,7 +63,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 }
 
 func open(rc *rest.Config, log *slog.Logger) (*Store, error) {
-	s := &Store{log: log, kinds: map[string]api.KindInfo{}, pace: usualPace()}
+	s := &Store{log: log, kinds: map[string]api.KindInfo{}, pace: usualPace(), sources: sources(maphash.MakeSeed())}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

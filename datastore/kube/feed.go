@@ -1,0 +1,236 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+)
+
+// feed keeps one source flowing into a hub. Watch-lists, pages, bookmarks and resuming are those of client-go's
+// Reflector; what is done about errors is decided here.
+type feed struct {
+	s   *Store
+	src *source
+	h   *hub
+	t   *table
+
+	mu    sync.Mutex
+	delay time.Duration // of the next try
+	gone  int           // answers in a row that there is no such resource
+}
+
+func (s *Store) client(src *source) rest.Interface {
+	if src.list != nil {
+		return s.typed
+	}
+	return s.raw
+}
+
+// request begins a request about src's objects.
+func (s *Store) request(src *source, verb, namespace string) *rest.Request {
+	r := s.client(src).Verb(verb).AbsPath(src.path)
+	if namespace != "" {
+		r = r.Namespace(namespace)
+	}
+	return r.Resource(src.plural)
+}
+
+func options(o *metav1.ListOptions) (*metav1.ListOptions, runtime.ParameterCodec, schema.GroupVersion) {
+	return o, metav1.ParameterCodec, schema.GroupVersion{Version: "v1"}
+}
+
+func (src *source) newList() runtime.Object {
+	if src.list != nil {
+		return src.list()
+	}
+	return &rawList{}
+}
+
+// run feeds until ctx ends.
+func (f *feed) run(ctx context.Context) {
+	backoff := wait.Backoff{Duration: f.s.pace.minBackoff, Factor: 2, Jitter: 1, Cap: f.s.pace.maxBackoff, Steps: 16}
+	r := cache.NewReflectorWithOptions(lister{f}, nil, f, cache.ReflectorOptions{Name: "tortie " + f.src.name,
+		TypeDescription: f.src.name, Backoff: &backoff})
+	var delay time.Duration
+	for ctx.Err() == nil {
+		start := time.Now()
+		err := r.ListAndWatchWithContext(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if unserved(err) {
+			f.absent(ctx)
+			delay = 0
+			continue
+		}
+		if err != nil {
+			f.note(err)
+		}
+		if time.Since(start) > f.s.pace.steady {
+			delay = 0
+		}
+		delay = min(max(2*delay, f.s.pace.minBackoff), f.s.pace.maxBackoff)
+		f.h.wait(ctx, jitter(delay))
+	}
+}
+
+func (f *feed) note(err error) {
+	if s, news := judge(err); news {
+		f.h.health(f.src, s)
+	}
+}
+
+// absent is called for each answer that there is no such resource. It returns when it is worth to ask again.
+func (f *feed) absent(ctx context.Context) {
+	f.gone++
+	// Whoever served it may be just starting, or be the wrong one to ask: what is enforced is not dropped on one answer.
+	if f.gone < f.s.pace.confirm && f.h.size(f.t) > 0 {
+		f.h.wait(ctx, jitter(min(f.s.pace.maxBackoff, f.s.pace.minBackoff<<(2*f.gone))))
+		return
+	}
+	if f.h.size(f.t) > 0 {
+		f.s.log.Warn("a kind is no longer served, what was read of it is dropped", "resource", f.src.name)
+	}
+	f.h.replace(f.t, nil)
+	f.h.health(f.src, state{health: good})
+	for ctx.Err() == nil {
+		f.h.wait(ctx, jitter(f.s.pace.absent))
+		_, err := f.list(ctx, metav1.ListOptions{Limit: 1})
+		if !unserved(err) {
+			return
+		}
+	}
+}
+
+// do makes a request, again and again as long as there is no answer.
+func (f *feed) do(ctx context.Context, call func() error) error {
+	for {
+		err := call()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		f.note(err)
+		if err == nil || !retryable(err) {
+			f.mu.Lock()
+			f.delay = 0
+			if err == nil {
+				f.gone = 0
+			}
+			f.mu.Unlock()
+			return err
+		}
+		f.mu.Lock()
+		f.delay = min(max(2*f.delay, f.s.pace.minBackoff), f.s.pace.maxBackoff)
+		delay := f.delay
+		f.mu.Unlock()
+		f.h.wait(ctx, jitter(delay))
+	}
+}
+
+func (f *feed) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	if o.ResourceVersion == "0" {
+		// Whatever a server happens to hold can be older than what was seen before a restart.
+		o.ResourceVersion = ""
+	}
+	l := f.src.newList()
+	err := f.do(ctx, func() error {
+		return f.s.request(f.src, "GET", "").SpecificallyVersionedParams(options(&o)).Do(ctx).Into(l)
+	})
+	return l, err
+}
+
+func (f *feed) watch(ctx context.Context, o metav1.ListOptions) (w watch.Interface, err error) {
+	o.Watch = true
+	err = f.do(ctx, func() error {
+		w, err = f.s.request(f.src, "GET", "").SpecificallyVersionedParams(options(&o)).Watch(ctx)
+		return err
+	})
+	return w, err
+}
+
+// lister is what a Reflector asks.
+type lister struct{ f *feed }
+
+// List implements cache.ListerWatcher.
+func (l lister) List(o metav1.ListOptions) (runtime.Object, error) {
+	return l.f.list(context.Background(), o)
+}
+
+// Watch implements cache.ListerWatcher.
+func (l lister) Watch(o metav1.ListOptions) (watch.Interface, error) {
+	return l.f.watch(context.Background(), o)
+}
+
+// ListWithContext implements cache.ListerWatcherWithContext.
+func (l lister) ListWithContext(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	return l.f.list(ctx, o)
+}
+
+// WatchWithContext implements cache.ListerWatcherWithContext.
+func (l lister) WatchWithContext(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	return l.f.watch(ctx, o)
+}
+
+// item converts an object, if the Reflector has not had it done already.
+func (f *feed) item(o any) (*item, error) {
+	switch o := o.(type) {
+	case *item:
+		return o, nil
+	case runtime.Object:
+		return f.src.convert(o), nil
+	}
+	return nil, fmt.Errorf("%s: unexpected %T", f.src.name, o)
+}
+
+// Transformer implements cache.TransformingStore: while a list streams in, only what we need of it is kept.
+func (f *feed) Transformer() cache.TransformFunc {
+	return func(o any) (any, error) { return f.item(o) }
+}
+
+// Add implements cache.ReflectorStore.
+func (f *feed) Add(o any) error {
+	it, err := f.item(o)
+	if err == nil {
+		f.h.put(f.t, it)
+	}
+	return err
+}
+
+// Update implements cache.ReflectorStore.
+func (f *feed) Update(o any) error { return f.Add(o) }
+
+// Delete implements cache.ReflectorStore.
+func (f *feed) Delete(o any) error {
+	m, ok := o.(metav1.Object)
+	if !ok {
+		return fmt.Errorf("%s: unexpected %T", f.src.name, o)
+	}
+	f.h.drop(f.t, srcKey(m))
+	return nil
+}
+
+// Replace implements cache.ReflectorStore.
+func (f *feed) Replace(os []any, _ string) error {
+	items := make([]*item, len(os))
+	for i, o := range os {
+		it, err := f.item(o)
+		if err != nil {
+			return err
+		}
+		items[i] = it
+	}
+	f.h.replace(f.t, items)
+	return nil
+}
+
+// Resync implements cache.ReflectorStore.
+func (f *feed) Resync() error { return nil }

@@ -1,0 +1,80 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/datastore/kube/convert"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// updateNode writes what of a Node is in annotations of Kubernetes' node. All else of it is the kubelet's.
+func (s *Store) updateNode(ctx context.Context, n *api.Node) (api.Object, error) {
+	key := api.KeyOf(n)
+	if err := s.checkKey(key); err != nil {
+		return nil, err
+	}
+	if errs := api.Validate(n); len(errs) > 0 {
+		return nil, fmt.Errorf("%v: %w: %w", key, datastore.ErrInvalid, errs.ToAggregate())
+	}
+	if err := checkRevision(n.ResourceVersion); err != nil {
+		return nil, fmt.Errorf("%v: %w", key, err)
+	}
+	meta := map[string]any{"annotations": convert.NodeAnnotations(n)}
+	if n.ResourceVersion != "" {
+		meta["resourceVersion"] = n.ResourceVersion
+	}
+	if n.UID != "" {
+		meta["uid"] = n.UID
+	}
+	out, err := s.patchNode(ctx, n.Name, "", types.MergePatchType, map[string]any{"metadata": meta})
+	if err != nil {
+		return nil, fmt.Errorf("%v: %w", key, err)
+	}
+	return convert.Node(out), nil
+}
+
+// SetNetworkUnavailable sets the condition NetworkUnavailable of a node, which keeps pods away from it until its network
+// works.
+func (s *Store) SetNetworkUnavailable(ctx context.Context, node string, unavailable bool, reason, message string) error {
+	now := metav1.NewTime(time.Now())
+	c := corev1.NodeCondition{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, Reason: reason, Message: message,
+		LastTransitionTime: now, LastHeartbeatTime: now}
+	if unavailable {
+		c.Status = corev1.ConditionTrue
+	}
+	// The list of conditions is merged by type.
+	_, err := s.patchNode(ctx, node, "status", types.StrategicMergePatchType,
+		map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{c}}})
+	if err != nil {
+		return fmt.Errorf("condition NetworkUnavailable of node %s: %w", node, err)
+	}
+	return nil
+}
+
+func (s *Store) patchNode(ctx context.Context, name, sub string, how types.PatchType, patch any) (*corev1.Node, error) {
+	ctx, cancel, err := s.bounded(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	body, err := json.Marshal(patch)
+	if err != nil {
+		return nil, err
+	}
+	r := s.typed.Patch(how).AbsPath("/api/v1").Resource("nodes").Name(name).Param("fieldManager", "tortie").Body(body)
+	if sub != "" {
+		r = r.SubResource(sub)
+	}
+	out := &corev1.Node{}
+	if err := r.Do(ctx).Into(out); err != nil {
+		return nil, translate(ctx, err)
+	}
+	return out, nil
+}

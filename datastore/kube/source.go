@@ -1,0 +1,223 @@
+package kube
+
+import (
+	"fmt"
+	"hash/maphash"
+	"net/netip"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/datastore/kube/convert"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// source is a resource of the API server, and what its objects become.
+type source struct {
+	name       string // what kubectl calls it
+	path       string // "/api/v1"
+	plural     string
+	namespaced bool
+	kind       string // of what its objects become
+	// list makes an empty list of a type of Kubernetes' own; nil for what is read as JSON.
+	list func() runtime.Object
+	// convert never fails: what can't be used is an item that says why.
+	convert func(o runtime.Object) *item
+	// prefix begins the names of what becomes of its objects, where they could meet names of stored ones.
+	prefix string
+}
+
+// Names of sources that others speak of.
+const (
+	pods            = "pods"
+	namespaces      = "namespaces"
+	serviceAccounts = "serviceaccounts"
+	nodes           = "nodes"
+	slices_         = "endpointslices"
+	policies        = "networkpolicies.networking.k8s.io"
+	clusterPolicies = "clusternetworkpolicies.policy.networking.k8s.io"
+	blocks          = "ipamblocks.projectcalico.org"
+	pools           = "ippools.projectcalico.org"
+)
+
+const (
+	policyPrefix        = "knp.default."
+	clusterPolicyPrefix = "kcnp."
+)
+
+// item is one object of a source, as it is kept and told.
+type item struct {
+	src string // namespace/name of the object
+	rev string
+
+	key      api.Key
+	obj      api.Object // nil if there is none, or if err
+	problems []api.Problem
+	err      error
+	sum      uint64 // of all of that, if it is not the object itself: 0 = rev says all
+
+	pod    *endpoint               // pods
+	leases map[string][]netip.Addr // blocks: addresses by the UID of who has them
+	pool   netip.Prefix            // pools
+}
+
+// none says that nothing becomes of the object.
+func (it *item) none() bool { return it.obj == nil && it.err == nil && it.pod == nil }
+
+func srcKey(o metav1.Object) string {
+	if ns := o.GetNamespace(); ns != "" {
+		return ns + "/" + o.GetName()
+	}
+	return o.GetName()
+}
+
+// sources returns what is read of the API server.
+func sources(seed maphash.Seed) []*source {
+	c := converter{seed}
+	out := []*source{
+		{name: pods, path: "/api/v1", plural: "pods", namespaced: true, kind: "WorkloadEndpoint",
+			list: func() runtime.Object { return &corev1.PodList{} }, convert: c.pod},
+		{name: namespaces, path: "/api/v1", plural: "namespaces", kind: "Profile",
+			list: func() runtime.Object { return &corev1.NamespaceList{} }, convert: c.namespace},
+		{name: serviceAccounts, path: "/api/v1", plural: "serviceaccounts", namespaced: true, kind: "Profile",
+			list: func() runtime.Object { return &corev1.ServiceAccountList{} }, convert: c.serviceAccount},
+		{name: nodes, path: "/api/v1", plural: "nodes", kind: "Node",
+			list: func() runtime.Object { return &corev1.NodeList{} }, convert: c.node},
+		{name: slices_, path: "/apis/discovery.k8s.io/v1", plural: "endpointslices", namespaced: true, kind: "EndpointSlice",
+			list: func() runtime.Object { return &discoveryv1.EndpointSliceList{} }, convert: c.slice},
+		{name: policies, path: "/apis/networking.k8s.io/v1", plural: "networkpolicies", namespaced: true, kind: "NetworkPolicy",
+			convert: c.policy, prefix: policyPrefix},
+		{name: clusterPolicies, path: "/apis/policy.networking.k8s.io/v1alpha2", plural: "clusternetworkpolicies", kind: "GlobalNetworkPolicy",
+			convert: c.clusterPolicy, prefix: clusterPolicyPrefix},
+	}
+	derived := map[string]bool{"WorkloadEndpoint": true, "Profile": true, "Node": true, "EndpointSlice": true}
+	for _, k := range api.Kinds() {
+		if derived[k.Kind] {
+			continue
+		}
+		out = append(out, &source{name: k.Plural + ".projectcalico.org", path: "/apis/" + api.GroupVersion, plural: k.Plural,
+			namespaced: k.Namespaced, kind: k.Kind, convert: func(o runtime.Object) *item { return stored(k.Kind, o.(*rawObject)) }})
+	}
+	return out
+}
+
+// stored reads an object of one of our own kinds.
+func stored(kind string, r *rawObject) *item {
+	it := &item{src: srcKey(r), rev: r.ResourceVersion, key: api.Key{Kind: kind, Namespace: r.Namespace, Name: r.Name}}
+	o, problems, err := api.DecodeStored(kind, r.data)
+	if err != nil {
+		it.err = fmt.Errorf("%v: %w: %w", it.key, datastore.ErrUnreadable, err)
+		return it
+	}
+	o.SetManagedFields(nil)
+	it.obj, it.problems = o, problems
+	switch o := o.(type) {
+	case *api.IPAMBlock:
+		it.leases = leasesOf(o)
+	case *api.IPPool:
+		it.pool, _ = netip.ParsePrefix(o.Spec.CIDR)
+	}
+	return it
+}
+
+func leasesOf(b *api.IPAMBlock) map[string][]netip.Addr {
+	m := map[string][]netip.Addr{}
+	for a, owner := range b.Owners() {
+		if owner.UID != "" {
+			m[owner.UID] = append(m[owner.UID], a)
+		}
+	}
+	return m
+}
+
+// converter makes items of Kubernetes' own objects.
+type converter struct{ seed maphash.Seed }
+
+func (c converter) pod(o runtime.Object) *item {
+	p := o.(*corev1.Pod)
+	it := &item{src: srcKey(p), rev: p.ResourceVersion}
+	w, addresses, problems := convert.Pod(p)
+	if w == nil {
+		return it
+	}
+	it.key, it.pod = api.KeyOf(w), newEndpoint(w, addresses, problems)
+	return it
+}
+
+func (c converter) namespace(o runtime.Object) *item {
+	return derived(c, o.(*corev1.Namespace), convert.Namespace(o.(*corev1.Namespace)), nil, nil)
+}
+
+func (c converter) serviceAccount(o runtime.Object) *item {
+	return derived(c, o.(*corev1.ServiceAccount), convert.ServiceAccount(o.(*corev1.ServiceAccount)), nil, nil)
+}
+
+func (c converter) node(o runtime.Object) *item {
+	return derived(c, o.(*corev1.Node), convert.Node(o.(*corev1.Node)), nil, nil)
+}
+
+func (c converter) slice(o runtime.Object) *item {
+	return derived(c, o.(*discoveryv1.EndpointSlice), convert.EndpointSlice(o.(*discoveryv1.EndpointSlice)), nil, nil)
+}
+
+func (c converter) policy(o runtime.Object) *item {
+	r := o.(*rawObject)
+	p, problems, err := convert.NetworkPolicy(r.data)
+	it := derived(c, r, p, problems, err)
+	if err != nil {
+		it.key = api.Key{Kind: "NetworkPolicy", Namespace: r.Namespace, Name: policyPrefix + r.Name}
+	}
+	return it
+}
+
+func (c converter) clusterPolicy(o runtime.Object) *item {
+	r := o.(*rawObject)
+	p, problems, err := convert.ClusterNetworkPolicy(r.data)
+	it := derived(c, r, p, problems, err)
+	if err != nil {
+		it.key = api.Key{Kind: "GlobalNetworkPolicy", Name: clusterPolicyPrefix + "admin." + r.Name}
+	}
+	return it
+}
+
+// derived makes an item of what was converted. Its content is summed up, since most changes of Kubernetes' objects mean
+// nothing to us.
+func derived[T any, P interface {
+	*T
+	api.Object
+}](c converter, from metav1.Object, o P, problems []api.Problem, err error) *item {
+	it := &item{src: srcKey(from), rev: from.GetResourceVersion(), problems: problems}
+	switch {
+	case err != nil:
+		it.err = fmt.Errorf("%s: %w: %w", it.src, datastore.ErrUnreadable, err)
+	case o != nil:
+		it.key, it.obj = api.KeyOf(o), o
+		o.SetResourceVersion("")
+	default:
+		return it
+	}
+	it.sum = c.sum(it)
+	if o != nil {
+		o.SetResourceVersion(it.rev)
+	}
+	return it
+}
+
+func (c converter) sum(it *item) uint64 {
+	var h maphash.Hash
+	h.SetSeed(c.seed)
+	if it.obj != nil {
+		if b, err := api.Encode(it.obj); err == nil {
+			h.Write(b)
+		}
+	}
+	for _, p := range it.problems {
+		h.WriteString(p.Error())
+	}
+	if it.err != nil {
+		h.WriteString(it.err.Error())
+	}
+	return h.Sum64() | 1
+}
