@@ -21,12 +21,17 @@ const DefaultGrace = 15 * time.Minute
 type CollectOptions struct {
 	AuditOptions
 	Grace time.Duration // 0 = DefaultGrace; an ADD takes much less
+	// Confirm is asked before an address is taken back whether nobody uses it now: where what InUse knows may be old. A
+	// handle goes as a whole, or not at all. nil = it is so.
+	Confirm func(context.Context, Allocation) (unused bool, err error)
 }
 
 // Collected is what was cleaned up.
 type Collected struct {
 	Released []Allocation
 	Objects  []Finding
+	// Candidates are leaks that are too young, or that Confirm has not confirmed.
+	Candidates []Allocation
 }
 
 // Collect is an audit that cleans up what has looked the same, and wrong, at an earlier call at least the grace ago: it
@@ -90,8 +95,12 @@ func (a *Allocator) collect(ctx context.Context, o CollectOptions) (Collected, e
 			handles[l.Handle] = true
 		}
 	}
+	if err := a.confirm(ctx, o, report.Leaked, handles); err != nil {
+		return done, err
+	}
 	for _, l := range report.Leaked {
 		if handles[l.Handle] {
+			done.Candidates = append(done.Candidates, l)
 			continue
 		}
 		ok, err := a.takeBack(ctx, w.rules, l)
@@ -118,6 +127,27 @@ func (a *Allocator) collect(ctx context.Context, o CollectOptions) (Collected, e
 	}
 	a.suspects = seen
 	return done, nil
+}
+
+// confirm adds to kept the handles of those of leaked that somebody uses after all.
+func (a *Allocator) confirm(ctx context.Context, o CollectOptions, leaked []Allocation, kept map[string]bool) error {
+	if o.Confirm == nil {
+		return nil
+	}
+	for _, l := range leaked {
+		if kept[l.Handle] {
+			continue
+		}
+		unused, err := o.Confirm(ctx, l)
+		if err != nil {
+			return fmt.Errorf("asking who uses %s: %w", l.Addr, err)
+		}
+		if !unused {
+			a.log.Warn("an address that nobody seemed to use is used", "address", l.Addr, "handle", l.Handle, "node", l.Owner.Node)
+			kept[l.Handle] = true
+		}
+	}
+	return nil
 }
 
 // takeBack releases an allocation, if it still is the same. It does not share the batch that it runs in: the leader does
