@@ -4,6 +4,9 @@ GO      ?= go
 BIN     := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
+# The image has the name that deploy/tortie.yaml asks for, and one for the version that it is of.
+IMAGE       ?= ghcr.io/tortie/tortie
+IMAGE_NAMES ?= $(IMAGE):$(shell sed -n 's/^appVersion: *//p' deploy/helm/tortie/Chart.yaml) $(IMAGE):$(VERSION)
 # Kernel tests need root: they make network namespaces of their own and never touch the host's rules.
 ROOT    := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E env "PATH=$$PATH")
 
@@ -16,6 +19,15 @@ build: ## Build bin/tortie, bin/tortie-cni and bin/tortie-lab
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie ./cmd/tortie
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie-cni ./cmd/tortie-cni
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie-lab ./test/lab/tortie-lab
+
+images: ## The container image for linux/amd64 and linux/arm64, as one archive: bin/images/tortie.tar
+	@scripts/deps.sh build
+	@echo "== images: $(IMAGE_NAMES)"
+	@for arch in amd64 arm64; do for p in tortie tortie-cni; do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/images/$$arch/$$p ./cmd/$$p || exit 1; done; done
+	$(GO) run ./internal/ociimage/mkimage -o $(BIN)/images/tortie.tar $(addprefix -name ,$(IMAGE_NAMES)) -entrypoint /tortie \
+		-label org.opencontainers.image.title=tortie -label org.opencontainers.image.version=$(VERSION) \
+		amd64=$(BIN)/images/amd64 arm64=$(BIN)/images/arm64
 
 demo: build ## Two nodes and six workloads on this machine: policies, an explained denial, a killed agent (about a minute)
 	@scripts/deps.sh run
@@ -74,4 +86,4 @@ clean: ## Remove what was built, and what an interrupted lab left behind
 	@[ ! -x $(BIN)/tortie-lab ] || $(ROOT) $(BIN)/tortie-lab clean
 	rm -rf $(BIN)
 
-.PHONY: mutate help build demo lab check test soak bench fuzz vuln clean
+.PHONY: mutate help build images demo lab check test soak bench fuzz vuln clean

@@ -1,0 +1,46 @@
+{{- define "tortie.labels" -}}
+app.kubernetes.io/name: tortie
+{{- end }}
+
+{{- define "tortie.image" -}}
+{{ .Values.image.repository }}{{ if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* Where kubelet asks for health; called with "listen". */}}
+{{- define "tortie.probes" -}}
+livenessProbe:
+  httpGet: {host: {{ .host | default "127.0.0.1" }}, port: {{ .port }}, path: /livez}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet: {host: {{ .host | default "127.0.0.1" }}, port: {{ .port }}, path: /readyz}
+  periodSeconds: 5
+  timeoutSeconds: 5
+{{- end }}
+
+{{/* The kinds of crds/. */}}
+{{- define "tortie.kinds" -}}
+- bgpconfigurations
+- bgpfilters
+- bgppeers
+- blockaffinities
+- caliconodestatuses
+- clusterinformations
+- felixconfigurations
+- globalnetworkpolicies
+- globalnetworksets
+- hostendpoints
+- ipamblocks
+- ipamconfigurations
+- ipamhandles
+- ippools
+- ipreservations
+- kubecontrollersconfigurations
+- networkpolicies
+- networksets
+- stagedglobalnetworkpolicies
+- stagedkubernetesnetworkpolicies
+- stagednetworkpolicies
+- tiers
+{{- end }}
