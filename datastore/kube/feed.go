@@ -2,7 +2,9 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -143,7 +145,7 @@ func (f *feed) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, 
 	}
 	l := f.src.newList()
 	err := f.do(ctx, func() error {
-		return f.s.request(f.src, "GET", "").SpecificallyVersionedParams(options(&o)).Do(ctx).Into(l)
+		return f.s.request(f.src, "GET", "").SpecificallyVersionedParams(options(&o)).MaxRetries(0).Do(ctx).Into(l)
 	})
 	return l, err
 }
@@ -151,11 +153,16 @@ func (f *feed) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, 
 func (f *feed) watch(ctx context.Context, o metav1.ListOptions) (w watch.Interface, err error) {
 	o.Watch = true
 	err = f.do(ctx, func() error {
-		w, err = f.s.request(f.src, "GET", "").SpecificallyVersionedParams(options(&o)).Watch(ctx)
+		w, err = f.s.request(f.src, "GET", "").SpecificallyVersionedParams(options(&o)).MaxRetries(0).Watch(ctx)
+		if err == nil && reflect.TypeOf(w) == reflect.TypeOf(watch.NewEmptyWatch()) {
+			return errBroken // client-go's way to say so
+		}
 		return err
 	})
 	return w, err
 }
+
+var errBroken = errors.New("the connection broke before there was an answer")
 
 // lister is what a Reflector asks.
 type lister struct{ f *feed }

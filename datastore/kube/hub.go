@@ -139,7 +139,7 @@ func (h *hub) sync(t *table) {
 	}
 	h.known = nil
 	h.flush()
-	h.q.note(func(n *note) { n.inSync = true })
+	h.q.sync()
 }
 
 // flush hands over what one step has changed.

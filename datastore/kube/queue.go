@@ -100,13 +100,24 @@ func (q *queue) squeeze() {
 	q.slots = live
 }
 
-// note changes what is said beside events. The consumer is told at once.
-func (q *queue) note(change func(*note)) {
+// sync says that all is in that was there at first.
+func (q *queue) sync() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	change(&q.told)
+	q.told.inSync = true
 	q.told.seq++
 	q.signal()
+}
+
+// status says how the stream is; the consumer hears of it at once if that is news.
+func (q *queue) status(s datastore.Status, news bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.told.status = s
+	if news {
+		q.told.seq++
+		q.signal()
+	}
 }
 
 // take waits for something to tell.

@@ -125,7 +125,7 @@ func (s *Store) getItem(ctx context.Context, src *source, from string) (*item, e
 	}
 	var o runtime.Object
 	err := s.retry(ctx, func() (err error) {
-		o, err = s.request(src, "GET", ns).Name(name).Do(ctx).Get()
+		o, err = s.request(src, "GET", ns).Name(name).MaxRetries(0).Do(ctx).Get()
 		return err
 	})
 	if err != nil {
@@ -134,17 +134,18 @@ func (s *Store) getItem(ctx context.Context, src *source, from string) (*item, e
 	return src.convert(o), nil
 }
 
-// retry makes a read, again if its connection breaks.
+// retry makes a read, again if its connection breaks, or if the server is busy. Whoever calls translates the error.
 func (s *Store) retry(ctx context.Context, call func() error) error {
 	for try := 1; ; try++ {
 		err := call()
 		var status apierrors.APIStatus
-		if err == nil || errors.As(err, &status) || ctx.Err() != nil || try == readTries {
+		answered := errors.As(err, &status) && !apierrors.IsTooManyRequests(err)
+		if err == nil || answered || ctx.Err() != nil || try == readTries {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(jitter(retryWait * time.Duration(try))):
+		case <-time.After(jitter(retryWait * time.Duration(try*try))):
 		}
 	}
 }
@@ -273,7 +274,7 @@ func (s *Store) listOnce(ctx context.Context, src *source, namespace string) ([]
 	for {
 		l := src.newList()
 		err := s.retry(ctx, func() error {
-			return s.request(src, "GET", namespace).SpecificallyVersionedParams(options(&o)).Do(ctx).Into(l)
+			return s.request(src, "GET", namespace).SpecificallyVersionedParams(options(&o)).MaxRetries(0).Do(ctx).Into(l)
 		})
 		if err != nil {
 			return nil, err

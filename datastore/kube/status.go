@@ -83,8 +83,16 @@ func (h *hub) health(src *source, s state) {
 	if next.Connected != h.status.Connected {
 		next.Since = time.Now()
 	}
+	news := !alike(h.status, next)
 	h.status = next
-	h.q.note(func(n *note) { n.status = next })
+	h.q.status(next, news)
+}
+
+// alike says that a consumer learns nothing from b that a has not told.
+func alike(a, b datastore.Status) bool {
+	return a.Connected == b.Connected && (a.Err == nil) == (b.Err == nil) &&
+		errors.Is(a.Err, datastore.ErrForbidden) == errors.Is(b.Err, datastore.ErrForbidden) &&
+		slices.Equal(sorted(a.Kinds), sorted(b.Kinds))
 }
 
 // overall is the health of the stream. It is connected if the server answers, but for kinds that it can't or won't give.

@@ -136,12 +136,13 @@ func (e event) tell() datastore.Event {
 	return out
 }
 
-// quiet takes what client-go says of its doings as detail: what matters of it is in the status of the watch.
+// quiet takes what client-go says of its doings as detail: what matters of it is in the status of the watch. It says most
+// of it at verbosities above 2, which are levels below -2.
 type quiet struct{ slog.Handler }
 
 // Enabled implements slog.Handler.
-func (q quiet) Enabled(ctx context.Context, _ slog.Level) bool {
-	return q.Handler.Enabled(ctx, slog.LevelDebug)
+func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= -2 && q.Handler.Enabled(ctx, slog.LevelDebug)
 }
 
 // Handle implements slog.Handler.

@@ -157,7 +157,7 @@ func (s *Store) adopt(ctx context.Context, o api.Object) error {
 	src := s.stored(o.GetKind())
 	var now *rawObject
 	err := s.retry(ctx, func() error {
-		got, err := s.request(src, "GET", o.GetNamespace()).Name(o.GetName()).Do(ctx).Get()
+		got, err := s.request(src, "GET", o.GetNamespace()).Name(o.GetName()).MaxRetries(0).Do(ctx).Get()
 		now, _ = got.(*rawObject)
 		return err
 	})
