@@ -44,9 +44,10 @@ type addresses struct {
 	doubted    int // requests that found no address: there may be a pool that the watch has not told of yet
 }
 
-func newAddresses(node string, l *link, log *slog.Logger, reg prometheus.Registerer) (*addresses, error) {
+// newAddresses returns the allocator of a node; with oneByOne for a store that can't write several resources as one.
+func newAddresses(node string, l *link, oneByOne bool, log *slog.Logger, reg prometheus.Registerer) (*addresses, error) {
 	a := &addresses{store: linkStore{l}, log: log, rules: map[api.Key]api.Object{}, unread: map[api.Key]bool{}, namespaces: namespaces{}}
-	a.Allocator = ipam.New(ipam.Config{Store: a.store, Node: node, Settings: a.Settings, Log: log})
+	a.Allocator = ipam.New(ipam.Config{Store: a.store, Node: node, OneByOne: oneByOne, Settings: a.Settings, Log: log})
 	var err error
 	a.metrics, err = newAddressMetrics(reg)
 	return a, err

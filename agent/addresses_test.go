@@ -86,7 +86,7 @@ func TestAttachFromPools(t *testing.T) {
 func TestSettings(t *testing.T) {
 	s := mem.New()
 	l := newLink(nil, slog.New(slog.DiscardHandler))
-	a, err := newAddresses("node1", l, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	a, err := newAddresses("node1", l, false, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestPoolsBehindWatch(t *testing.T) {
 	s := &counted{Store: mem.New()}
 	l := newLink(nil, slog.New(slog.DiscardHandler))
 	l.store, l.status.Connected = s, true
-	a, err := newAddresses("node1", l, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	a, err := newAddresses("node1", l, false, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

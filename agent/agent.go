@@ -18,6 +18,7 @@ import (
 	"github.com/tortie/tortie/agent/durable"
 	"github.com/tortie/tortie/agent/feed"
 	"github.com/tortie/tortie/agent/health"
+	"github.com/tortie/tortie/agent/install"
 	"github.com/tortie/tortie/agent/ledger"
 	"github.com/tortie/tortie/agent/lock"
 	"github.com/tortie/tortie/agent/persist"
@@ -66,8 +67,10 @@ type agent struct {
 	saver     *persist.Saver
 	link      *link
 	addresses *addresses
+	pods      *pods // nil = the store is not Kubernetes
 	workloads *workload.Workloads
 	registrar *registrar
+	installer *install.Installer
 	inspector *inspector
 	metrics   metrics
 
@@ -150,23 +153,40 @@ func (a *agent) build(ctx context.Context) error {
 	a.feed = feed.New(feed.Options{Graph: calcgraph.New(a.cfg.Graph()), Pump: a.pump, Inputs: inputs, Node: a.cfg.NodeName,
 		Settings: a.settings, Departed: a.departed.add, Metrics: a.metrics.feed})
 	a.link = newLink(a.d.OpenStore, a.log)
-	if a.addresses, err = newAddresses(a.cfg.NodeName, a.link, a.log, a.d.Registry); err != nil {
+	if a.addresses, err = newAddresses(a.cfg.NodeName, a.link, a.cfg.Store.Kubernetes != nil, a.log, a.d.Registry); err != nil {
 		return err
 	}
-	attacher, _ := a.driver.(drivers.Attacher)
-	a.workloads = workload.New(workload.Options{
-		Node: a.cfg.NodeName, Prefix: a.cfg.InterfacePrefix, BootID: a.bootID, Ledger: a.ledger, NotesDir: a.notesDir(),
-		Attacher: attacher, Graph: a.feed, Addresses: a.addresses,
-		Plane: plane{a.tracker, a.pump}, Store: a.link.Store, Ready: a.attachWaitsFor, Log: a.log,
-		Metrics: a.metrics.attach,
-	})
-	a.registrar = &registrar{name: a.cfg.NodeName, fixed: a.cfg.NodeAddresses, store: a.link.Store, find: defaultRouteAddresses,
-		info: a.nodeInfo, log: a.log, kick: make(chan struct{}, 1)}
+	a.buildFront()
 	a.inspector = newInspector(a.driver, a.pump, a.log)
 	if err := a.gauges(); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	return nil
+}
+
+// buildFront makes the parts that ask others: those that speak with the runtime, and of this node to the store.
+func (a *agent) buildFront() {
+	attacher, _ := a.driver.(drivers.Attacher)
+	o := workload.Options{
+		Node: a.cfg.NodeName, Prefix: a.cfg.InterfacePrefix, BootID: a.bootID, Ledger: a.ledger, NotesDir: a.notesDir(),
+		Attacher: attacher, Graph: a.feed, Addresses: a.addresses,
+		Plane: plane{a.tracker, a.pump}, Store: a.link.Store, Ready: a.attachWaitsFor, Log: a.log,
+		Metrics: a.metrics.attach,
+	}
+	a.registrar = &registrar{name: a.cfg.NodeName, fixed: a.cfg.NodeAddresses, store: a.link.Store, find: defaultRouteAddresses,
+		prefix: prefixOf, info: a.nodeInfo, log: a.log, kick: make(chan struct{}, 1)}
+	ready := func() bool { return len(a.missing()) == 0 }
+	if a.cfg.Store.Kubernetes != nil {
+		a.pods = newPods(a.feed)
+		o.Pods = a.pods
+		a.registrar.kube = &kubeNode{bootID: a.bootID, ready: ready, log: a.log}
+	}
+	a.workloads = workload.New(o)
+	cni := a.cfg.CNI
+	a.installer = install.New(install.Options{
+		Source: cni.Source, BinDir: cni.BinDir, ConfDir: cni.ConfDir, ConfName: cni.ConfName, Ready: ready, PodCIDRs: a.registrar.podCIDRs,
+		Conf: install.Conf{Network: cni.Network, Socket: a.cfg.SocketPath(), NotesDir: a.notesDir(), IPAM: cni.IPAM}, Log: a.log,
+	})
 }
 
 // bare reports whether the dataplane certainly holds nothing of ours.
@@ -254,9 +274,11 @@ func (a *agent) run(ctx context.Context) error {
 	for _, fn := range []func(context.Context){a.pump.Run, a.feed.Run, a.saver.Run, a.markBoot} {
 		back.run(fn)
 	}
-	for _, fn := range []func(context.Context){a.workloads.Run, a.registrar.run, a.addresses.run, a.watchHost, a.departed.run} {
+	for _, fn := range []func(context.Context){a.workloads.Run, a.registrar.run, a.addresses.run, a.watchHost, a.departed.run,
+		a.installer.Run} {
 		front.run(fn)
 	}
+	front.run(func(ctx context.Context) { trim(ctx, a.log) })
 	if a.cfg.InspectInterval > 0 {
 		front.run(func(ctx context.Context) { a.inspector.run(ctx, time.Duration(a.cfg.InspectInterval)) })
 	}

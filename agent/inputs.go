@@ -19,8 +19,11 @@ func (a *agent) watchStore(ctx context.Context) error {
 		if err := a.feed.Batch(ctx, b); err != nil {
 			return err
 		}
+		if a.pods != nil {
+			a.pods.take(b)
+		}
 		for _, e := range b.Events {
-			if e.Key == self {
+			if e.Key == self && a.sawNode(e.Object) {
 				back = true
 			}
 			a.workloads.Saw(e.Object)
@@ -31,6 +34,15 @@ func (a *agent) watchStore(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// sawNode takes in this node's own Node, and reports whether the registrar should look at it.
+func (a *agent) sawNode(o api.Object) bool {
+	if a.registrar.kube == nil {
+		return true
+	}
+	n, _ := o.(*api.Node)
+	return a.registrar.kube.saw(n)
 }
 
 // watchHost brings the host's interfaces to the graph until ctx ends. The ledger comes with the first: only they tell

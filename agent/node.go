@@ -34,8 +34,11 @@ type registrar struct {
 	info  func(host []drivers.HostIface) calcgraph.NodeInfo
 	store func() (datastore.Store, error)
 	find  func() ([]netip.Prefix, error)
-	log   *slog.Logger
-	kick  chan struct{}
+	// prefix returns an address with the length of its network; zero if this host has no such address.
+	prefix func(netip.Addr) (netip.Prefix, error)
+	kube   *kubeNode // nil = the Node is the agent's own to make
+	log    *slog.Logger
+	kick   chan struct{}
 
 	mu    sync.Mutex
 	addrs []netip.Prefix
@@ -80,9 +83,12 @@ func (r *registrar) run(ctx context.Context) {
 		addrs, err := r.register(ctx)
 		r.note(addrs, err)
 		wait := nodeCheck
-		if err != nil {
+		switch {
+		case err != nil:
 			wait = retry.Next()
-		} else {
+		case r.kube != nil && !r.kube.settled():
+			wait = readyCheck
+		default:
 			retry.Reset()
 		}
 		r.sleep(ctx, wait)
@@ -120,6 +126,9 @@ func (r *registrar) note(addrs []netip.Prefix, err error) {
 
 // register writes the Node resource if it is not as it should be, and returns the node's addresses.
 func (r *registrar) register(ctx context.Context) ([]netip.Prefix, error) {
+	if r.kube != nil {
+		return r.kube.register(ctx, r)
+	}
 	addrs := r.fixed
 	if len(addrs) == 0 {
 		var err error

@@ -104,6 +104,9 @@ func (a *agent) problems(ctx context.Context) []agentapi.Problem {
 	for _, b := range a.ledger.Bad() {
 		add("ledger entry "+b.File, b.Err)
 	}
+	for _, err := range a.installer.Problems() {
+		add("CNI", err)
+	}
 	add("State of before", a.start.Problem)
 	add("persisted State", a.saver.Status().Err)
 	a.pump.Read(func(v *pump.View) {

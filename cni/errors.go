@@ -32,6 +32,8 @@ func (c *conf) asked(doing string, err error) error {
 			err.Error())
 	case agentapi.CodeUnavailable, agentapi.CodeNotEnforced:
 		code, msg = types.ErrTryAgainLater, doing+": the Tortie agent could not do it yet; `tortie status` says more"
+	case agentapi.CodeUnknownPod: // the agent has waited already: the pod may be gone, and its runtime has to know
+		code, msg = types.ErrTryAgainLater, doing+": the Tortie agent does not know the pod"
 	case agentapi.CodeBadRequest, agentapi.CodeUnsupported:
 		code = types.ErrInvalidNetworkConfig
 	case agentapi.CodeForbidden:

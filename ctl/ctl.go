@@ -64,8 +64,10 @@ type Env struct {
 	Color    bool   // Out is a terminal that shows colours
 	Editor   string // command that edits the file it is given, if the user names none; "" = vi
 
-	Store  func(ctx context.Context) (datastore.Store, error) // connects to the store that the flags name
-	Socket func() string                                      // path of the agent's socket
+	Store func(ctx context.Context) (datastore.Store, error) // connects to the store that the flags name
+	// OneByOne says whether that store can't write several resources as one; nil = it can.
+	OneByOne func() bool
+	Socket   func() string // path of the agent's socket
 }
 
 // ExitCoder is an error that knows its exit code. An empty message prints nothing.

@@ -32,7 +32,8 @@ func ipamCommand(env *Env) *cobra.Command {
 
 // withIPAM runs fn with an allocator that works for no node.
 func (env *Env) withIPAM(ctx context.Context, fn func(datastore.Store, *ipam.Allocator) error) error {
-	return env.withStore(ctx, func(s datastore.Store) error { return fn(s, ipam.New(ipam.Config{Store: s})) })
+	oneByOne := env.OneByOne != nil && env.OneByOne()
+	return env.withStore(ctx, func(s datastore.Store) error { return fn(s, ipam.New(ipam.Config{Store: s, OneByOne: oneByOne})) })
 }
 
 func ipamShowCommand(env *Env) *cobra.Command {

@@ -2,11 +2,13 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +41,9 @@ type Config struct {
 	SocketGroup uint32 `json:"socketGroup,omitempty"`
 	// Listen is where health and metrics are served; "" = nowhere.
 	Listen string `json:"listen,omitempty"`
+
+	// CNI is where this agent puts the CNI plugin and its configuration.
+	CNI CNI `json:"cni,omitempty"`
 
 	// InterfacePrefix begins the names of workload interfaces. An interface with such a name that is no workload's
 	// passes nothing.
@@ -105,6 +110,9 @@ func (c Config) Fixed() map[string]string {
 
 // Store is how the store is reached.
 type Store struct {
+	// Kubernetes says that the API server of Kubernetes is the store; all of the others are then of no use. An empty section
+	// is the cluster that the agent runs in.
+	Kubernetes *Kubernetes `json:"kubernetes,omitempty"`
 	// Endpoints are "unix:///path", "http://host:port" or "https://host:port".
 	Endpoints []string `json:"endpoints,omitempty"`
 	// CAFile holds the certificates that the store's own is checked with; CertFile and KeyFile are the agent's.
@@ -116,6 +124,57 @@ type Store struct {
 	// Username and PasswordFile are for a store that asks for them.
 	Username     string `json:"username,omitempty"`
 	PasswordFile string `json:"passwordFile,omitempty"`
+}
+
+// Kubernetes is how the API server is reached.
+type Kubernetes struct {
+	// Kubeconfig is a file as kubectl has; "" = the service account of the pod that the agent is in, or what kubectl would use.
+	Kubeconfig string `json:"kubeconfig,omitempty"`
+	// APIServers are "https://host:port", tried in turn instead of the service address that pods are told: a node must not
+	// need kube-proxy before it has a network.
+	APIServers []string `json:"apiServers,omitempty"`
+}
+
+// kubernetesStore is what --store names the API server of Kubernetes by.
+const kubernetesStore = "kubernetes"
+
+// ReadKubernetes reads "kubernetes" and "kubernetes:/path/of/kubeconfig"; ok is false for any other store.
+func ReadKubernetes(text string) (k Kubernetes, ok bool) {
+	if text == kubernetesStore {
+		return k, true
+	}
+	k.Kubeconfig, ok = strings.CutPrefix(text, kubernetesStore+":")
+	return k, ok
+}
+
+// Use lays over s what somebody else says of where the store is.
+func (s *Store) Use(endpoints []string) {
+	if len(endpoints) == 1 {
+		if k, ok := ReadKubernetes(endpoints[0]); ok {
+			if s.Kubernetes == nil {
+				s.Kubernetes = &Kubernetes{}
+			}
+			s.Kubernetes.Kubeconfig = cmp.Or(k.Kubeconfig, s.Kubernetes.Kubeconfig)
+			return
+		}
+	}
+	s.Kubernetes, s.Endpoints = nil, endpoints
+}
+
+// CNI is where an agent puts the CNI plugin and its configuration, for the runtime of its node.
+type CNI struct {
+	// Source is the plugin; tortie-cni beside the agent's own program unless it is said.
+	Source string `json:"source,omitempty"`
+	// BinDir is where the runtime looks for plugins; "" = it is put nowhere.
+	BinDir string `json:"binDir,omitempty"`
+	// ConfDir is where the runtime looks for configuration; "" = none is written. ConfName is the name of the file: of several
+	// the runtime takes the one that sorts first.
+	ConfDir  string `json:"confDir,omitempty"`
+	ConfName string `json:"confName,omitempty"`
+	// Network is the name of the network.
+	Network string `json:"network,omitempty"`
+	// IPAM is the section ipam of the plugin's configuration; {"type": "tortie"} unless it is said.
+	IPAM map[string]any `json:"ipam,omitempty"`
 }
 
 // Duration is written "90s" or "1h30m".
@@ -143,6 +202,7 @@ func Default() Config {
 		Store:    Store{Endpoints: []string{"unix:///run/tortie/store.sock"}},
 		StateDir: "/var/lib/tortie",
 		RunDir:   "/run/tortie",
+		CNI:      CNI{ConfName: "10-tortie.conflist", Network: "tortie"},
 		Listen:   "127.0.0.1:9091",
 
 		InterfacePrefix: "tort",
@@ -259,10 +319,35 @@ func (c Config) Validate() error {
 		bad("applyTimeout", "%v: want a second or more", time.Duration(c.ApplyTimeout))
 	}
 	errs = append(errs, c.Store.validate()...)
+	errs = append(errs, c.CNI.validate()...)
 	return errors.Join(errs...)
 }
 
+func (c CNI) validate() []error {
+	var errs []error
+	if ext := filepath.Ext(c.ConfName); ext != ".conflist" || filepath.Base(c.ConfName) != c.ConfName || strings.HasPrefix(c.ConfName, ".") {
+		errs = append(errs, fmt.Errorf("cni.confName: %q: want the name of a file that ends in .conflist", c.ConfName))
+	}
+	if c.Network == "" || strings.Trim(c.Network, networkLetters) != "" {
+		errs = append(errs, fmt.Errorf("cni.network: %q: want letters, digits, '_', '.' and '-'", c.Network))
+	}
+	for field, dir := range map[string]string{"cni.binDir": c.BinDir, "cni.confDir": c.ConfDir} {
+		if dir != "" && !filepath.IsAbs(dir) {
+			errs = append(errs, fmt.Errorf("%s: %q: want an absolute path", field, dir))
+		}
+	}
+	if t, ok := c.IPAM["type"].(string); c.IPAM != nil && (!ok || t == "") {
+		errs = append(errs, errors.New("cni.ipam.type: want the name of an IPAM plugin, or tortie"))
+	}
+	return errs
+}
+
+const networkLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
+
 func (s Store) validate() []error {
+	if s.Kubernetes != nil {
+		return s.Kubernetes.validate()
+	}
 	var errs []error
 	if len(s.Endpoints) == 0 {
 		errs = append(errs, errors.New("store.endpoints: want one or more"))
@@ -278,6 +363,16 @@ func (s Store) validate() []error {
 	}
 	if (s.Username == "") != (s.PasswordFile == "") {
 		errs = append(errs, errors.New("store.username, store.passwordFile: one is of no use without the other"))
+	}
+	return errs
+}
+
+func (k Kubernetes) validate() []error {
+	var errs []error
+	for _, e := range k.APIServers {
+		if u, err := url.Parse(e); err != nil || u.Scheme != "https" || u.Host == "" {
+			errs = append(errs, fmt.Errorf("store.kubernetes.apiServers: %q: want https://host:port", e))
+		}
 	}
 	return errs
 }

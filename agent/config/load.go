@@ -77,6 +77,9 @@ func unknownKeys(prefix string, m map[string]any, t reflect.Type) error {
 			errs = append(errs, fmt.Errorf("unknown key %s%s%s", prefix, k, didYouMean(k, sortedKeys(fields))))
 			continue
 		}
+		if ft.Kind() == reflect.Pointer {
+			ft = ft.Elem()
+		}
 		if sub, ok := m[k].(map[string]any); ok && ft.Kind() == reflect.Struct {
 			errs = append(errs, unknownKeys(prefix+k+".", sub, ft))
 		}

@@ -35,8 +35,11 @@ var (
 
 // Writer writes files. Step, if it is set, is called before each thing that a crash could come between; an error stops
 // the Writer right there, as a crash would (for tests).
+//
+// Mode is that of the files; 0 = 0600.
 type Writer struct {
 	Step func(name string) error
+	Mode os.FileMode
 }
 
 func (w Writer) step(name string) error {
@@ -46,7 +49,7 @@ func (w Writer) step(name string) error {
 	return w.Step(name)
 }
 
-// WriteFile puts data into path, with mode 0600. When it returns nil the file is on the disk; when it doesn't, the
+// WriteFile puts data into path. When it returns nil the file is on the disk; when it doesn't, the
 // file is there as before or with data, never with a part of it. One goroutine at a time for each path.
 func (w Writer) WriteFile(path string, data []byte) error {
 	tmp := path + tempSuffix
@@ -89,6 +92,11 @@ func (w Writer) writeTemp(tmp string, data []byte) (err error) {
 	}
 	if _, err := f.Write(data); err != nil {
 		return err
+	}
+	if w.Mode != 0 {
+		if err := f.Chmod(w.Mode); err != nil { // whatever the umask is
+			return err
+		}
 	}
 	if err := w.step("sync"); err != nil {
 		crashed = true

@@ -98,8 +98,8 @@ type call struct {
 
 // seen is the last that the store had to say of a WorkloadEndpoint of this node.
 type seen struct {
-	revision string // "" = it is gone
-	offer    uint64
+	object *api.WorkloadEndpoint // nil = it is gone
+	offer  uint64
 }
 
 // New returns a Feed that does nothing before Run.
@@ -210,10 +210,10 @@ func (f *Feed) Batch(ctx context.Context, b datastore.Batch) error {
 	if len(b.Events) == 0 && !b.InSync {
 		return nil
 	}
-	revisions := map[api.Key]string{}
+	news := map[api.Key]*api.WorkloadEndpoint{}
 	seq, err := f.do(ctx, func(g Graph) {
 		for _, e := range b.Events {
-			f.event(g, e, revisions)
+			f.event(g, e, news)
 		}
 		if b.InSync {
 			f.synced(Store)
@@ -223,11 +223,11 @@ func (f *Feed) Batch(ctx context.Context, b datastore.Batch) error {
 		return err
 	}
 	f.o.Metrics.events(len(b.Events))
-	f.note(revisions, seq)
+	f.note(news, seq)
 	return nil
 }
 
-func (f *Feed) event(g Graph, e datastore.Event, revisions map[api.Key]string) {
+func (f *Feed) event(g Graph, e datastore.Event, news map[api.Key]*api.WorkloadEndpoint) {
 	g.Update(e.Key, e.Object)
 	if e.Problem != nil {
 		f.unreadable[e.Key] = e.Problem.Error()
@@ -243,9 +243,9 @@ func (f *Feed) event(g Graph, e datastore.Event, revisions map[api.Key]string) {
 		return
 	}
 	if w, ok := e.Object.(*api.WorkloadEndpoint); ok && w.Spec.Node == f.o.Node {
-		revisions[e.Key] = w.ResourceVersion
-	} else if e.Object == nil {
-		revisions[e.Key] = ""
+		news[e.Key] = w
+	} else {
+		news[e.Key] = nil
 	}
 }
 
@@ -254,18 +254,23 @@ func (f *Feed) event(g Graph, e datastore.Event, revisions map[api.Key]string) {
 func hasRules(kind string) bool { return kind == "Profile" || strings.HasSuffix(kind, "NetworkPolicy") }
 
 // note says which WorkloadEndpoints of this node have been offered.
-func (f *Feed) note(revisions map[api.Key]string, seq uint64) {
-	if len(revisions) == 0 {
-		return
-	}
+func (f *Feed) note(news map[api.Key]*api.WorkloadEndpoint, seq uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for k, r := range revisions {
-		if r == "" {
+	ours := false
+	for k, o := range news {
+		if _, had := f.seen[k]; o == nil && !had {
+			continue // of another node
+		}
+		ours = true
+		if o == nil {
 			delete(f.seen, k)
 		} else {
-			f.seen[k] = seen{revision: r, offer: seq}
+			f.seen[k] = seen{object: o, offer: seq}
 		}
+	}
+	if !ours {
+		return
 	}
 	close(f.changed)
 	f.changed = make(chan struct{})
@@ -274,20 +279,33 @@ func (f *Feed) note(revisions map[api.Key]string, seq uint64) {
 // WaitSeen waits until the store has told of key as it is at revision or later, and returns the number of the Offer that
 // has that in.
 func (f *Feed) WaitSeen(ctx context.Context, key api.Key, revision string) (uint64, error) {
+	s, err := f.wait(ctx, key, func(o *api.WorkloadEndpoint) bool { return notOlder(o.ResourceVersion, revision) })
+	return s.offer, err
+}
+
+// WaitEndpoint waits until the store has told of a WorkloadEndpoint of this node that is as ok says, and the graph has been
+// told of it. It returns the last that the store has told, also with an error; nil = there is none. It is not the caller's
+// to change.
+func (f *Feed) WaitEndpoint(ctx context.Context, key api.Key, ok func(*api.WorkloadEndpoint) bool) (*api.WorkloadEndpoint, error) {
+	s, err := f.wait(ctx, key, ok)
+	return s.object, err
+}
+
+func (f *Feed) wait(ctx context.Context, key api.Key, ok func(*api.WorkloadEndpoint) bool) (seen, error) {
 	for {
 		f.mu.Lock()
-		s, ok := f.seen[key]
+		s, there := f.seen[key]
 		changed := f.changed
 		f.mu.Unlock()
-		if ok && notOlder(s.revision, revision) {
-			return s.offer, nil
+		if there && ok(s.object) {
+			return s, nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return 0, fmt.Errorf("waiting for the store to tell of %s: %w", key, ctx.Err())
+			return s, fmt.Errorf("waiting for the store to tell of %s: %w", key, ctx.Err())
 		case <-f.done:
-			return 0, ErrStopped
+			return s, ErrStopped
 		}
 	}
 }

@@ -45,17 +45,16 @@ func (w *Workloads) demand(ctx context.Context, r agentapi.AttachRequest, j *job
 	if want == nil {
 		want = &agentapi.Allocate{}
 	}
-	req.Pools = want.Pools
 	if len(want.Addresses) > 0 {
-		req.Addrs = j.entry.Addrs
+		req.Pools, req.Addrs = want.Pools, j.entry.Addrs
 		return []ipam.Request{req}, nil
 	}
-	if want.V4 || want.V6 {
-		req.V4, req.V6 = want.V4, want.V6
+	if len(j.pools[0])+len(j.pools[1]) == 0 && (want.V4 || want.V6) {
+		req.Pools, req.V4, req.V6 = want.Pools, want.V4, want.V6
 		return []ipam.Request{req}, nil
 	}
 	pools, err := w.pools(ctx, func(pools []*api.IPPool) bool {
-		has4, has6 := familiesOf(pools, req.Pools)
+		has4, has6 := familiesOf(pools, want.Pools, j.pools)
 		return has4 || has6
 	})
 	if err != nil {
@@ -65,7 +64,15 @@ func (w *Workloads) demand(ctx context.Context, r agentapi.AttachRequest, j *job
 		return nil, agentapi.Errorf(agentapi.CodeNoAddress,
 			"attach: there are no address pools: create an IPPool, or give an address")
 	}
-	return families(req, pools), nil
+	if req.Pools, err = poolsOf(pools, want.Pools, j.pools); err != nil {
+		return nil, agentapi.Errorf(agentapi.CodeBadRequest, "attach: %v", err)
+	}
+	if want.V4 || want.V6 {
+		req.V4, req.V6 = want.V4, want.V6
+		return []ipam.Request{req}, nil
+	}
+	has4, has6 := familiesOf(pools, want.Pools, j.pools)
+	return families(req, has4, has6, j.pools), nil
 }
 
 // demandGiven is demand for addresses that somebody else gives: those that are in pools are marked as taken there.
@@ -94,40 +101,87 @@ func (w *Workloads) pools(ctx context.Context, enough func([]*api.IPPool) bool) 
 }
 
 // families asks for an address of each family that there are pools of. Those may not be for this node or workload: then
-// it is asked for one family alone.
-func families(req ipam.Request, pools []*api.IPPool) []ipam.Request {
-	v4, v6 := req, req
-	v4.V4, v6.V6 = true, true
-	has4, has6 := familiesOf(pools, req.Pools)
-	switch {
-	case has4 && has6:
-		both := req
-		both.V4, both.V6 = true, true
-		return []ipam.Request{both, v4, v6}
-	case has6:
-		return []ipam.Request{v6}
+// it is asked for one family alone, if no pool of the other was asked for.
+func families(req ipam.Request, has4, has6 bool, asked byFamily) []ipam.Request {
+	v4, v6, both := req, req, req
+	v4.V4, v6.V6, both.V4, both.V6 = true, true, true, true
+	must4, must6 := len(asked[0]) > 0, len(asked[1]) > 0
+	var out []ipam.Request
+	if has4 && has6 {
+		out = append(out, both)
 	}
-	return []ipam.Request{v4} // or the reason why there is none
+	if has4 && !must6 {
+		out = append(out, v4)
+	}
+	if has6 && !must4 {
+		out = append(out, v6)
+	}
+	if len(out) == 0 {
+		return []ipam.Request{v4} // or the reason why there is none
+	}
+	return out
 }
 
-// familiesOf says of which families there are pools, of those that are named if any are.
-func familiesOf(pools []*api.IPPool, named []string) (has4, has6 bool) {
+// familiesOf says of which families there are pools: of those that are asked for, or else of those that are named if any
+// are.
+func familiesOf(pools []*api.IPPool, named []string, asked byFamily) (has4, has6 bool) {
+	has := [2]bool{len(asked[0]) > 0, len(asked[1]) > 0}
 	for _, p := range pools {
 		prefix, err := api.ParsePrefix(p.Spec.CIDR)
-		if err != nil || !serves(p, prefix, named) {
+		if err != nil {
 			continue
 		}
-		has4, has6 = has4 || prefix.Addr().Is4(), has6 || prefix.Addr().Is6()
+		if f := familyOf(prefix); len(asked[f]) == 0 && serves(p, prefix, named) {
+			has[f] = true
+		}
 	}
-	return has4, has6
+	return has[0], has[1]
+}
+
+// familyOf is the place of a family in a byFamily.
+func familyOf(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return 0
+	}
+	return 1
+}
+
+// poolsOf are the pools that addresses may be of: those that are asked for, and of a family that none is asked for of those
+// that are named. Nothing means all that serve anybody.
+func poolsOf(pools []*api.IPPool, named []string, asked byFamily) ([]string, error) {
+	find := func(name string) (family int, known bool) {
+		for _, p := range pools {
+			if prefix, err := api.ParsePrefix(p.Spec.CIDR); err == nil && isNamed(p, prefix, name) {
+				return familyOf(prefix), true
+			}
+		}
+		return 0, false
+	}
+	var out []string
+	for f, names := range asked {
+		for _, n := range names {
+			if is, known := find(n); known && is != f {
+				return nil, fmt.Errorf("pool %q is asked for as one of %s addresses, which it is not", n, [...]string{familyIPv4, familyIPv6}[f])
+			}
+			out = append(out, n)
+		}
+	}
+	for _, n := range named {
+		if f, known := find(n); !known || len(asked[f]) == 0 {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+func isNamed(p *api.IPPool, prefix netip.Prefix, name string) bool {
+	want, err := netip.ParsePrefix(name)
+	return name == p.Name || err == nil && want.Masked() == prefix
 }
 
 func serves(p *api.IPPool, prefix netip.Prefix, named []string) bool {
 	if len(named) > 0 {
-		return slices.ContainsFunc(named, func(n string) bool {
-			want, err := netip.ParsePrefix(n)
-			return n == p.Name || err == nil && want.Masked() == prefix
-		})
+		return slices.ContainsFunc(named, func(n string) bool { return isNamed(p, prefix, n) })
 	}
 	return !p.Spec.Disabled && p.Spec.AssignmentMode != "Manual" &&
 		(len(p.Spec.AllowedUses) == 0 || slices.Contains(p.Spec.AllowedUses, ipam.UseWorkload))
@@ -141,7 +195,7 @@ func holds(pools []*api.IPPool, a netip.Addr) bool {
 	})
 }
 
-// allocate gets the addresses of j, and writes its WorkloadEndpoint with them, in one write.
+// allocate gets the addresses of j, and writes its WorkloadEndpoint with them, if it is for this agent to write, in one write.
 func (w *Workloads) allocate(ctx context.Context, j *job, demand []ipam.Request) error {
 	var err error
 	for _, req := range demand {
@@ -151,6 +205,9 @@ func (w *Workloads) allocate(ctx context.Context, j *job, demand []ipam.Request)
 	}
 	if err != nil {
 		return addressError(err)
+	}
+	if w.o.Pods != nil {
+		return nil
 	}
 	s, err := w.o.Store()
 	if err != nil {
@@ -166,6 +223,14 @@ func (w *Workloads) allocate(ctx context.Context, j *job, demand []ipam.Request)
 
 func (w *Workloads) assign(ctx context.Context, j *job, req ipam.Request) error {
 	given := j.entry.Addrs
+	if w.o.Pods != nil {
+		j.written = true // an answer may get lost on its way
+		r, err := w.o.Addresses.Assign(ctx, req)
+		if err == nil && len(given) == 0 {
+			j.entry.Addrs = heldAddrs(r)
+		}
+		return err
+	}
 	var was *api.WorkloadEndpoint // that is in the way
 	var err error
 	for range writeTries {
@@ -173,10 +238,7 @@ func (w *Workloads) assign(ctx context.Context, j *job, req ipam.Request) error 
 		addrs := given
 		req.Ops = func(r ipam.Result) []datastore.Op {
 			if len(given) == 0 {
-				addrs = nil
-				for _, h := range r.Addrs {
-					addrs = append(addrs, h.Addr)
-				}
+				addrs = heldAddrs(r)
 			}
 			o := *j.endpoint
 			o.Spec.IPNetworks = networks(addrs)
@@ -208,6 +270,14 @@ func (w *Workloads) assign(ctx context.Context, j *job, req ipam.Request) error 
 		}
 	}
 	return err
+}
+
+func heldAddrs(r ipam.Result) []netip.Addr {
+	var out []netip.Addr
+	for _, h := range r.Addrs {
+		out = append(out, h.Addr)
+	}
+	return out
 }
 
 // changed says that something is not as it was when it was looked at.
@@ -270,6 +340,9 @@ func (w *Workloads) releaseUnknown(ctx context.Context, id drivers.EndpointID) e
 		return err
 	}
 	w.o.Log.Info("released addresses of a workload that was not in the ledger", "sandbox", id.Sandbox, "addresses", addrs)
+	if w.o.Pods != nil {
+		return nil
+	}
 	all, err := s.List(ctx, "WorkloadEndpoint", "")
 	if err != nil && !errors.Is(err, datastore.ErrUnreadable) {
 		return err

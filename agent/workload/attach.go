@@ -38,8 +38,18 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 	clock := w.o.Metrics.start()
 	defer func() {
 		err = interrupted(ctx, err)
-		clock.log(w.o.Log, want.Sandbox, err)
+		clock.log(w.o.Log, r.Sandbox, err)
 	}()
+	var pools byFamily
+	if w.o.Pods != nil {
+		if r, pools, err = w.ofPod(ctx, r, want); err != nil {
+			return agentapi.AttachResponse{}, err
+		}
+		if want, o, err = w.plan(r, netns); err != nil {
+			return agentapi.AttachResponse{}, agentapi.Errorf(agentapi.CodeBadRequest, "attach: %v", err)
+		}
+		clock.done(stepPod)
+	}
 	unlock, err := w.locks.lock(ctx, want.ID())
 	if err != nil {
 		return agentapi.AttachResponse{}, waitError("attach: waiting for another request about this workload", err)
@@ -53,7 +63,7 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 	}
 	clock.done(stepWait)
 	addAsked.Hit()
-	j := job{entry: want, endpoint: o, netns: netns, clock: clock}
+	j := job{entry: want, endpoint: o, pools: pools, netns: netns, clock: clock}
 	if err = w.enter(ctx, r, &j); err == nil {
 		resp, err = w.plug(ctx, &j)
 	}
@@ -71,11 +81,13 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 type job struct {
 	entry    ledger.Entry
 	endpoint *api.WorkloadEndpoint
+	pools    byFamily // that the pod or its namespace asks for
 	netns    *os.File
 	clock    *watch
 	fresh    bool                  // the ledger did not have it
 	written  bool                  // something of it may be in the store
 	stored   *api.WorkloadEndpoint // as written with its addresses; nil = not yet
+	told     uint64                // the Offer that has it in
 }
 
 // plan checks a request, and makes the ledger entry and the WorkloadEndpoint of it.
@@ -103,9 +115,13 @@ func (w *Workloads) plan(r agentapi.AttachRequest, netns *os.File) (ledger.Entry
 	case r.MTU < 0 || r.MTU > 65535:
 		return none, nil, fmt.Errorf("mtu: %d is not between 0 and 65535", r.MTU)
 	}
+	iface := r.Interface
+	if w.o.Pods != nil {
+		iface = podInterface
+	}
 	e := ledger.Entry{
 		Sandbox: r.Sandbox, Interface: r.Interface, HostIface: ledger.HostIface(w.o.Prefix, r.Sandbox, r.Interface),
-		MAC: ledger.MAC(r.Sandbox, r.Interface), MTU: r.MTU, Namespace: id.Namespace, Name: api.WorkloadEndpointName(w.o.Node, id.Orchestrator, id.Name, r.Interface),
+		MAC: ledger.MAC(r.Sandbox, r.Interface), MTU: r.MTU, Namespace: id.Namespace, Name: api.WorkloadEndpointName(w.o.Node, id.Orchestrator, id.Name, iface),
 		Network: r.Network, UID: id.UID, BootID: w.o.BootID, Created: time.Now().UTC(),
 	}
 	for _, a := range given(r) {
@@ -253,12 +269,13 @@ func (w *Workloads) startCut(ctx context.Context, e ledger.Entry) <-chan error {
 func (w *Workloads) admit(ctx context.Context, j *job, made drivers.Attached) (agentapi.AttachResponse, error) {
 	var none agentapi.AttachResponse
 	e := j.entry
-	if _, err := w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
+	var err error
+	if j.told, err = w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
 		return none, waitError("attach", err)
 	}
 	j.clock.done(stepGraph)
 	addTold.Hit()
-	if j.stored == nil {
+	if j.stored == nil && w.o.Pods == nil {
 		s, err := w.o.Store()
 		if err != nil {
 			return none, storeError("attach: nothing was done, try again", err)
@@ -307,11 +324,18 @@ func macText(m drivers.MAC) string {
 
 // await waits until the policy of a workload is in the dataplane.
 func (w *Workloads) await(ctx context.Context, j *job) error {
-	since, err := w.o.Graph.WaitSeen(ctx, api.KeyOf(j.stored), j.stored.ResourceVersion)
+	since, generation := j.told, uint64(0) // a pod has been seen before it was attached
+	var err error
+	if j.stored != nil {
+		generation = uint64(j.stored.Generation)
+		since, err = w.o.Graph.WaitSeen(ctx, api.KeyOf(j.stored), j.stored.ResourceVersion)
+	} else {
+		w.member(ctx, j.entry)
+	}
 	if err == nil {
 		j.clock.done(stepSeen)
 		addSeen.Hit()
-		err = w.o.Plane.WaitEnforced(ctx, j.entry.ID(), uint64(j.stored.Generation), since)
+		err = w.o.Plane.WaitEnforced(ctx, j.entry.ID(), generation, since)
 	}
 	if err != nil {
 		return agentapi.Errorf(agentapi.CodeNotEnforced, "%s is plugged in, but %v", j.entry.Namespace+"/"+j.entry.Name, err)

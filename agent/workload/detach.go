@@ -136,8 +136,10 @@ func (w *Workloads) deleteEndpoint(ctx context.Context, e ledger.Entry) error {
 	}
 	for range writeTries {
 		var ops []datastore.Op
-		if ops, err = removal(ctx, s, w.o.Node, e); err != nil {
-			return err
+		if w.o.Pods == nil {
+			if ops, err = removal(ctx, s, w.o.Node, e); err != nil {
+				return err
+			}
 		}
 		switch {
 		case e.Allocated && w.o.Addresses != nil:

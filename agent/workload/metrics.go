@@ -26,6 +26,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 
 // Steps of an attach, in their order. What goes on during others counts from when they are done.
 const (
+	stepPod      = "pod"      // the API server tells of the pod; only where it is the store
 	stepWait     = "wait"     // for the ledger's lock on this workload, and notes about it
 	stepIntent   = "intent"   // the ledger: addresses are being allocated
 	stepAllocate = "allocate" // addresses and WorkloadEndpoint into the store

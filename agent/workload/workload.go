@@ -11,6 +11,9 @@
 //
 // so that whatever may be in the store is in the ledger, at every moment. Who crashes while it allocates gives back.
 //
+// Where the API server of Kubernetes is the store, it has a WorkloadEndpoint of each pod by itself: an attach begins with
+// waiting until the graph knows it, and writes nothing but the addresses.
+//
 // Whatever is interrupted is in the ledger: an attach is repeated by its caller, a detach is brought to its end by Run.
 // The store may be away during a detach: the ledger then remembers that a WorkloadEndpoint has to go.
 //
@@ -21,6 +24,7 @@
 //	strays.go    WorkloadEndpoints that nobody stands for
 //	notes.go     what was noted while no agent listened
 //	address.go   addresses from pools
+//	pod.go       pods, where the API server of Kubernetes is the store
 //	endpoint.go  the WorkloadEndpoint
 //	metrics.go   how long the steps of an attach take
 //	locks.go     one request at a time for each workload
@@ -85,6 +89,9 @@ type Options struct {
 	Plane    Dataplane
 	// Addresses are those of the pools; nil = all addresses are given.
 	Addresses Addresses
+	// Pods is where WorkloadEndpoints come from if the API server of Kubernetes is the store; nil = it is not, and the agent
+	// writes them.
+	Pods Pods
 	// Store returns the store, or why it can't be used now.
 	Store func() (datastore.Store, error)
 	// Ready says what the agent is still waiting for; "" = nothing.
@@ -241,7 +248,7 @@ func (w *Workloads) Busy(id drivers.EndpointID) bool { return w.locks.held(id) }
 
 // graphEntry is e in the graph's words.
 func graphEntry(e ledger.Entry) *calcgraph.LedgerEntry {
-	return &calcgraph.LedgerEntry{Name: endpointKey(e), Iface: e.HostIface, MAC: e.MAC, Addrs: e.Addrs}
+	return &calcgraph.LedgerEntry{Name: endpointKey(e), UID: e.UID, Iface: e.HostIface, MAC: e.MAC, Addrs: e.Addrs}
 }
 
 func endpointKey(e ledger.Entry) api.Key {

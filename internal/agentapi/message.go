@@ -54,6 +54,7 @@ const (
 	CodeUnsupported Code = "unsupported"  // this driver can't do that
 	CodeNoAddress   Code = "no-address"   // there is no address to give: no pool, or none that is not used up
 	CodeNotFound    Code = "not-found"    // there is no such attachment
+	CodeUnknownPod  Code = "unknown-pod"  // the agent has waited, and the API server has not told it of that pod: nothing was done
 	CodeDiffers     Code = "differs"      // the attachment isn't what attach has made
 	CodeInternal    Code = "internal"
 )
