@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,8 +18,9 @@ import (
 
 	"github.com/tortie/tortie/agent"
 	"github.com/tortie/tortie/agent/config"
+	"github.com/tortie/tortie/agent/install"
 	"github.com/tortie/tortie/datastore"
-	"github.com/tortie/tortie/datastore/etcd"
+	"github.com/tortie/tortie/datastore/kube"
 	"github.com/tortie/tortie/drivers"
 )
 
@@ -47,7 +50,7 @@ is read from %s if it is there; flags win over it. Drivers: %s.`, defaultConfigF
 	}
 	f := cmd.Flags()
 	f.StringVar(&path, "config", "", "file of settings (default "+defaultConfigFile+", if it is there)")
-	f.StringVar(&over.NodeName, "node-name", over.NodeName, "name of this node in the store")
+	f.StringVar(&over.NodeName, "node-name", over.NodeName, "name of this node in the store (environment: NODE_NAME, if the file has none)")
 	f.StringVar(&over.Driver, "driver", over.Driver, "dataplane: auto, or one of those above")
 	f.StringVar(&over.StateDir, "state-dir", over.StateDir, "folder of what must outlive a reboot")
 	f.StringVar(&over.RunDir, "run-dir", over.RunDir, "folder of what need not")
@@ -87,6 +90,14 @@ func agentConfig(f *pflag.FlagSet, path string, over config.Config) (config.Conf
 			set()
 		}
 	}
+	if name := os.Getenv("NODE_NAME"); name != "" && !f.Changed("node-name") && !slices.Contains(cfg.Said, "nodeName") {
+		cfg.NodeName = name
+	}
+	if cfg.CNI.Source == "" {
+		if self, err := os.Executable(); err == nil {
+			cfg.CNI.Source = filepath.Join(filepath.Dir(self), install.PluginName)
+		}
+	}
 	if f.Changed("socket") {
 		cfg.Socket = f.Lookup("socket").Value.String()
 	} else if s := os.Getenv("TORTIE_SOCKET"); s != "" && cfg.Socket == "" {
@@ -105,9 +116,9 @@ func storeOver(f *pflag.FlagSet, s *config.Store) error {
 		if err != nil {
 			return err
 		}
-		s.Endpoints = endpoints
+		s.Use(endpoints)
 	} else if e := os.Getenv("TORTIE_STORE"); e != "" {
-		s.Endpoints = []string{e}
+		s.Use([]string{e})
 	}
 	for name, field := range map[string]*string{
 		"store-ca": &s.CAFile, "store-cert": &s.CertFile, "store-key": &s.KeyFile, "store-user": &s.Username,
@@ -132,11 +143,8 @@ func runAgent(ctx context.Context, cfg config.Config) error {
 		OpenDriver: func(ctx context.Context, o drivers.Options) (drivers.Driver, error) {
 			return openDriver(ctx, cfg.Driver, o)
 		},
-		OpenStore: func(context.Context) (datastore.Store, error) {
-			return etcd.Open(etcd.Config{
-				Endpoints: cfg.Store.Endpoints, CAFile: cfg.Store.CAFile, CertFile: cfg.Store.CertFile, KeyFile: cfg.Store.KeyFile,
-				User: cfg.Store.Username, PasswordFile: cfg.Store.PasswordFile, Log: log,
-			})
+		OpenStore: func(ctx context.Context) (datastore.Store, error) {
+			return openStore(ctx, cfg.Store, kube.Config{Node: cfg.NodeName, Version: buildVersion(), Log: log})
 		},
 	})
 }
