@@ -23,6 +23,8 @@ type Conn struct {
 	// Neighbour dumps of the library are refused with it.
 	strict *netlink.Handle
 	raw    map[int]*nl.SocketHandle // for requests that the library has no function for
+	// hostSysctls is where sysctls are written if /proc/sys/net can't be.
+	hostSysctls string
 }
 
 // answerTime is how long the kernel may take over a request: one that is never answered must not hold the caller for good.
@@ -30,7 +32,7 @@ const answerTime = 30 * time.Second
 
 // Open opens the networking of ns, which must stay open for as long as the Conn is.
 func Open(ns *netns.Ns) (*Conn, error) {
-	c := &Conn{ns: ns}
+	c := &Conn{ns: ns, hostSysctls: hostSysctlRoot}
 	err := ns.Do(func() (err error) {
 		if c.h, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 			return err

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Sysctl is a value under /proc/sys/net: Path is "ipv4/ip_forward". (Slashes: names of interfaces may hold dots.)
@@ -55,7 +58,7 @@ func (c *Conn) SetSysctls(want []Sysctl) error {
 				continue
 			}
 			if err == nil {
-				err = os.WriteFile(filepath.Join(sysctlRoot, s.Path), []byte(s.Value), 0)
+				err = c.writeSysctl(s)
 			}
 			if err != nil {
 				errs = append(errs, fmt.Errorf("setting sysctl %s: %w", s, err))
@@ -65,14 +68,32 @@ func (c *Conn) SetSysctls(want []Sysctl) error {
 	})
 }
 
+// writeSysctl writes to the first place that can be written.
+func (c *Conn) writeSysctl(s Sysctl) error {
+	err := os.WriteFile(filepath.Join(sysctlRoot, s.Path), []byte(s.Value), 0)
+	if !errors.Is(err, unix.EROFS) {
+		return err
+	}
+	other := os.WriteFile(filepath.Join(c.hostSysctls, s.Path), []byte(s.Value), 0)
+	if errors.Is(other, fs.ErrNotExist) {
+		return fmt.Errorf("%w; in a container the host's %s must be mounted at %s", err, sysctlRoot, c.hostSysctls)
+	}
+	return other
+}
+
 // HasIPv6 reports whether the kernel speaks IPv6 at all.
 func (c *Conn) HasIPv6() bool {
 	_, err := c.Sysctl("ipv6/conf/all/forwarding")
 	return err == nil
 }
 
-// sysctlRoot shows the values of the reading thread's network namespace.
-const sysctlRoot = "/proc/sys/net"
+const (
+	// sysctlRoot shows the values of the network namespace of the thread that opens them.
+	sysctlRoot = "/proc/sys/net"
+	// hostSysctlRoot is where the host's sysctlRoot is mounted in a container that is not privileged: its own can't be written.
+	// It, too, shows the values of who opens them.
+	hostSysctlRoot = "/host/proc/sys/net"
+)
 
 func readSysctl(path string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(sysctlRoot, path))
