@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/tortie/tortie/api"
@@ -26,18 +27,55 @@ func (s *Store) updateNode(ctx context.Context, n *api.Node) (api.Object, error)
 	if err := checkRevision(n.ResourceVersion); err != nil {
 		return nil, fmt.Errorf("%v: %w", key, err)
 	}
-	meta := map[string]any{"annotations": convert.NodeAnnotations(n)}
-	if n.ResourceVersion != "" {
-		meta["resourceVersion"] = n.ResourceVersion
-	}
-	if n.UID != "" {
-		meta["uid"] = n.UID
-	}
-	out, err := s.patchNode(ctx, n.Name, "", types.MergePatchType, map[string]any{"metadata": meta})
+	ctx, cancel, err := s.bounded(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", key, err)
 	}
-	return convert.Node(out), nil
+	defer cancel()
+	old, err := s.node(ctx, n.Name)
+	if err == nil {
+		old, err = s.annotate(ctx, old, n)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%v: %w", key, err)
+	}
+	return convert.Node(old), nil
+}
+
+func (s *Store) node(ctx context.Context, name string) (*corev1.Node, error) {
+	out := &corev1.Node{}
+	err := s.retry(ctx, func() error {
+		return s.typed.Get().AbsPath("/api/v1").Resource("nodes").Name(name).MaxRetries(0).Do(ctx).Into(out)
+	})
+	return out, translate(ctx, err)
+}
+
+// annotate has old say what n does, and returns it.
+func (s *Store) annotate(ctx context.Context, old *corev1.Node, n *api.Node) (*corev1.Node, error) {
+	if n.ResourceVersion != "" && n.ResourceVersion != old.ResourceVersion {
+		return nil, fmt.Errorf("%w: it is at revision %s", datastore.ErrConflict, old.ResourceVersion)
+	}
+	if n.UID != "" && n.UID != old.UID {
+		return nil, fmt.Errorf("%w: it is another one of that name (uid %s, not %s)", datastore.ErrConflict, old.UID, n.UID)
+	}
+	want := convert.NodeAnnotations(n)
+	for name := range convert.NodeAnnotations(convert.Node(old)) {
+		if _, ok := want[name]; !ok {
+			want[name] = nil
+		}
+	}
+	maps.DeleteFunc(want, func(name string, value *string) bool {
+		now, ok := old.Annotations[name]
+		return ok == (value != nil) && (value == nil || *value == now)
+	})
+	if len(want) == 0 {
+		return old, nil
+	}
+	meta := map[string]any{"annotations": want, "uid": old.UID}
+	if n.ResourceVersion != "" {
+		meta["resourceVersion"] = n.ResourceVersion
+	}
+	return s.patchNode(ctx, n.Name, "", types.MergePatchType, map[string]any{"metadata": meta})
 }
 
 // SetNetworkUnavailable sets the condition NetworkUnavailable of a node, which keeps pods away from it until its network

@@ -36,6 +36,8 @@ type queue struct {
 	index map[api.Key]int
 	told  note
 	last  note // what the consumer knows
+	// early: the first snapshot is under way. It is told as a whole if it is small: nobody can do much with a part.
+	early bool
 }
 
 // note is what a batch says beside its events.
@@ -48,7 +50,7 @@ type note struct {
 const maxBatch = 4096
 
 func newQueue() *queue {
-	return &queue{wake: make(chan struct{}, 1), index: map[api.Key]int{}}
+	return &queue{wake: make(chan struct{}, 1), index: map[api.Key]int{}, early: true}
 }
 
 func (q *queue) signal() {
@@ -104,7 +106,7 @@ func (q *queue) squeeze() {
 func (q *queue) sync() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.told.inSync = true
+	q.told.inSync, q.early = true, false
 	q.told.seq++
 	q.signal()
 }
@@ -114,8 +116,12 @@ func (q *queue) status(s datastore.Status, news bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.told.status = s
+	if q.early && s.Connected && s.Kinds == nil {
+		return // it comes with the snapshot
+	}
 	if news {
 		q.told.seq++
+		q.early = false // who knows how long the rest takes
 		q.signal()
 	}
 }
@@ -128,7 +134,7 @@ func (q *queue) take(ctx context.Context) ([]event, note, error) {
 			return nil, note{}, context.Cause(ctx)
 		}
 		q.mu.Lock()
-		if len(q.index) > 0 || q.told.seq != q.last.seq {
+		if len(q.index) > 0 && (!q.early || len(q.index) >= maxBatch) || q.told.seq != q.last.seq {
 			es, n := q.cut()
 			q.mu.Unlock()
 			return es, n, nil

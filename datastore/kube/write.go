@@ -31,7 +31,7 @@ func (s *Store) writable(key api.Key) error {
 	case key.Kind == "Profile":
 		what, how = "it is made of a namespace or a service account", "kubectl label namespace ..."
 	case key.Kind == "Node":
-		what, how = "the kubelet makes it", "kubectl delete node "+key.Name
+		what, how = "nodes come and go with their kubelets", "kubectl delete node "+key.Name
 	case key.Kind == "EndpointSlice":
 		what, how = "it is Kubernetes' own", fmt.Sprintf("kubectl -n %s edit endpointslice %s", key.Namespace, key.Name)
 	case reserved(key) && key.Kind == "NetworkPolicy":
@@ -42,7 +42,7 @@ func (s *Store) writable(key api.Key) error {
 	default:
 		return nil
 	}
-	return fmt.Errorf("%v: %w: %s; write that one (%s)", key, datastore.ErrInvalid, what, how)
+	return fmt.Errorf("%v: %w: %s: %s", key, datastore.ErrInvalid, what, how)
 }
 
 // stored returns the source of a kind of our own.

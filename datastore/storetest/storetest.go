@@ -3,6 +3,7 @@ package storetest
 
 import (
 	"context"
+	"maps"
 	"testing"
 	"time"
 
@@ -28,8 +29,13 @@ type Harness struct {
 // patience is how long things may take that come by themselves. Reached only in a test that fails.
 const patience = 30 * time.Second
 
-// Run runs all cases; open returns a store for one of them, and cleans up by t.
-func Run(t *testing.T, open func(t *testing.T) *Harness) {
+// Run runs all cases; open returns a store for one of them, and cleans up by t. Cases in except are about what this store
+// does not promise, each for the reason given.
+func Run(t *testing.T, open func(t *testing.T) *Harness, except ...map[string]string) {
+	skip := map[string]string{}
+	for _, m := range except {
+		maps.Copy(skip, m)
+	}
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *Harness)
@@ -75,10 +81,17 @@ func Run(t *testing.T, open func(t *testing.T) *Harness) {
 		{"WatchInvalid", testWatchInvalid},
 		{"WatchUnderFire", testWatchUnderFire},
 	} {
+		if skip[c.name] != "" {
+			delete(skip, c.name)
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.run(t, open(t))
 		})
+	}
+	for name := range skip {
+		t.Errorf("there is no case %s to except", name)
 	}
 }
 

@@ -1,0 +1,70 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"hash/maphash"
+	"net/http"
+	"testing"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/datastore/storetest"
+)
+
+var seed = maphash.MakeSeed()
+
+// otherwise says which cases are about what an API server does in another way.
+var otherwise = map[string]string{
+	"Unreadable":         "the server lets nothing in that it can't read",
+	"WatchUnreadable":    "the same; see TestUnreadable",
+	"UnknownFieldGoes":   "the server lets no unknown field in; see TestUnknownField",
+	"Txn":                "there are no transactions",
+	"TxnAllOrNothing":    "there are no transactions",
+	"TxnBounds":          "there are no transactions",
+	"TxnRace":            "there are no transactions",
+	"WatchTxnInOneBatch": "there are no transactions",
+	"WatchOrder":         "each kind has a stream of its own",
+	"WatchResume":        "a resumed watch compares instead of going on; see WatchResumeCompacted",
+	"WatchRestored":      "a restored server is one with another history: see TestOlderHistory",
+}
+
+// oneByOne does the writes of a transaction one after the other, for tests that only want many objects.
+type oneByOne struct{ *Store }
+
+func (s oneByOne) Txn(ctx context.Context, ops ...datastore.Op) error {
+	for _, op := range ops {
+		if err := s.Store.Txn(ctx, op); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestConformance runs the suite against a real API server, over a faulty wire.
+func TestConformance(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) *storetest.Harness {
+		c := take(t)
+		for _, ns := range []string{"a", "b", "ab", "a-b", "other", "ns0", "ns1", "ns2", "ns3", "ns4", "ns5", "ns6"} {
+			c.must(t, http.MethodPatch, "/api/v1/namespaces/"+ns+"?fieldManager=test", map[string]any{
+				"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": ns}})
+		}
+		return &storetest.Harness{
+			Store:   oneByOne{c.open(t, true)},
+			Other:   c.open(t, false),
+			SetRaw:  func(key api.Key, value []byte) { setRaw(t, c, key, value) },
+			Compact: func() { c.compact(t) },
+			Cut:     c.Cut, Down: c.Down, Up: c.Up,
+			Backup: func() func() { t.Fatal("not in these cases"); return nil },
+		}
+	}, otherwise)
+}
+
+// setRaw stores a value that the server takes.
+func setRaw(t *testing.T, c *cluster, key api.Key, value []byte) {
+	t.Helper()
+	if !json.Valid(value) {
+		t.Fatalf("%v can't be stored as %q", key, value)
+	}
+	c.must(t, http.MethodPost, path(key), value)
+}
