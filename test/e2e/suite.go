@@ -1,0 +1,139 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Suite is a set of specs that somebody else, or ./alive, has written.
+type Suite struct {
+	Name  string
+	Title string // in the report
+	// Focus chooses specs of Kubernetes's suite by their whole names. It is empty for suites that are Go tests.
+	Focus string
+	// Dual is what a cluster of both families runs more.
+	Dual string
+	// Skips say which of them are not run, and why.
+	Skips []Skip
+	// Program is the test binary of a suite that is a Go test, Args what it is called with.
+	Program string
+	Args    []string
+	OnHost  bool // it stops and starts what the cluster consists of
+	Once    bool // in the first cluster only
+}
+
+// Skip is a reason not to run specs.
+type Skip struct{ Match, Reason string }
+
+const noSCTP = "the kernel that this runs on has no SCTP"
+
+// Suites are all suites, in the order in which they run.
+func Suites() []Suite {
+	return []Suite{
+		{
+			Name: "netpol", Title: "Kubernetes: NetworkPolicy (`Netpol`)",
+			Focus: `\[sig-network\] Netpol`,
+			Skips: []Skip{{`SCTP`, noSCTP}},
+		},
+		{
+			Name: "conformance", Title: "Kubernetes: sig-network, all of `[Conformance]`",
+			Focus: `\[sig-network\].*\[Conformance\]`,
+			Skips: []Skip{{`SCTP`, noSCTP}},
+		},
+		{
+			Name: "network", Title: "Kubernetes: other specs of sig-network that a network plugin decides",
+			Focus: `\[sig-network\] (Networking Granular Checks: Services|NoSNAT|Connectivity Pod Lifecycle should be able to connect|` +
+				`Services should (allow pods to hairpin|preserve source pod IP|be rejected when no endpoints exist))`,
+			Dual:  `\[sig-network\] \[Feature:IPv6DualStack\]`,
+			Skips: []Skip{{`SCTP|: sctp`, noSCTP}, {`\[Slow\]`, "they wait for minutes to see what the others see"}},
+		},
+		{
+			Name: "cnp", Title: "network-policy-api v0.2.0: ClusterNetworkPolicy",
+			Program: "cnp.test", Args: []string{"-all-features"},
+			Skips: []Skip{{`SCTP`, noSCTP}},
+		},
+		{
+			Name: "alive", Title: "Staying alive (test/e2e/alive)",
+			Program: "alive.test", OnHost: true, Once: true,
+		},
+	}
+}
+
+// Spec is one spec's result.
+type Spec struct {
+	Name    string  `json:"name"`
+	State   State   `json:"state"`
+	Reason  string  `json:"reason,omitempty"` // why it was skipped, or what failed
+	Seconds float64 `json:"seconds"`
+	Again   bool    `json:"again,omitempty"` // failed among others and was run again alone: this is the second result
+}
+
+// State is how a spec ended.
+type State string
+
+// States of a spec.
+const (
+	Passed  State = "passed"
+	Failed  State = "failed"
+	Skipped State = "skipped"
+)
+
+// Run is how a suite went in a cluster.
+type Run struct {
+	Suite   string    `json:"suite"`
+	Cluster Cluster   `json:"cluster"`
+	Date    time.Time `json:"date"`
+	Commit  string    `json:"commit"`
+	Seconds float64   `json:"seconds"`
+	Specs   []Spec    `json:"specs"`
+}
+
+// Count is how many specs ended so.
+func (r *Run) Count(s State) int { return count(r.Specs, s) }
+
+func count(specs []Spec, s State) int {
+	n := 0
+	for _, spec := range specs {
+		if spec.State == s {
+			n++
+		}
+	}
+	return n
+}
+
+// Options of a run of suites.
+type Options struct {
+	Focus string // only specs whose names match
+	Procs int    // specs at once, of suites that can
+	Dir   string // for logs and reports
+}
+
+// Run runs a suite in the cluster that is up.
+func (b *Bed) Run(ctx context.Context, s Suite, c Cluster, o Options) (*Run, error) {
+	start := time.Now()
+	run := b.runGinkgo
+	if s.Program != "" {
+		run = b.runGoTest
+	}
+	specs, err := run(ctx, s, c, o)
+	slices.SortFunc(specs, func(a, b Spec) int { return strings.Compare(a.Name, b.Name) })
+	r := &Run{Suite: s.Name, Cluster: c, Date: start.UTC().Truncate(time.Second), Seconds: time.Since(start).Seconds(), Specs: specs}
+	if err == nil && r.Count(Passed)+r.Count(Failed) == 0 {
+		err = fmt.Errorf("suite %s ran no spec at all", s.Name)
+	}
+	return r, err
+}
+
+// skip is the reason why a spec is not run; "" if it is.
+func (s Suite) skip(name string) string {
+	for _, k := range s.Skips {
+		if regexp.MustCompile(k.Match).MatchString(name) {
+			return k.Reason
+		}
+	}
+	return ""
+}

@@ -1,0 +1,194 @@
+// Command tortie-e2e runs Tortie on a real Kubernetes cluster of two nodes, and the upstream suites on it: `make e2e`.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/tortie/tortie/test/e2e"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	o, err := flags()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "tortie-e2e: %v\n", err)
+		return 2
+	}
+	if err := o.run(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "\ntortie-e2e: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+type options struct {
+	suites   []e2e.Suite
+	clusters []e2e.Cluster
+	focus    string
+	procs    int
+	keep     bool
+	cni      string
+	page     string
+	json     string
+	dir      string // of this run
+}
+
+func flags() (*options, error) {
+	o := &options{}
+	suite := flag.String("suite", "", "suites to run, with commas between: "+strings.Join(names(), ", ")+" (default all)")
+	proxy := flag.String("proxy", "", "kube-proxy's mode, iptables or nftables (default: iptables with IPv4, then nftables with both families)")
+	dual := flag.Bool("dual-stack", false, "IPv4 and IPv6")
+	flag.StringVar(&o.focus, "focus", "", "regular expression of the specs to run of the suites")
+	flag.IntVar(&o.procs, "procs", 4, "specs at once, of Kubernetes's suites")
+	flag.BoolVar(&o.keep, "keep", false, "leave the cluster running, and use one that runs already")
+	flag.StringVar(&o.cni, "cni", "", "a folder with another network plugin, to try the suites without Tortie (see test/e2e/README.md); nothing is recorded")
+	flag.StringVar(&o.page, "page", "docs/e2e.md", "page to write the results into")
+	flag.StringVar(&o.json, "json", "bin/e2e.json", "file of the results, those of earlier runs among them")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	}
+	o.clusters = []e2e.Cluster{{Proxy: "iptables"}, {Proxy: "nftables", Dual: true}}
+	if *proxy != "" || *dual {
+		o.clusters = []e2e.Cluster{{Proxy: "iptables", Dual: *dual}}
+		if *proxy != "" {
+			o.clusters[0].Proxy = *proxy
+		}
+	}
+	if p := o.clusters[0].Proxy; p != "iptables" && p != "nftables" {
+		return nil, fmt.Errorf("-proxy: %q is neither iptables nor nftables", p)
+	}
+	for _, s := range e2e.Suites() {
+		if *suite == "" || slices.Contains(strings.Split(*suite, ","), s.Name) {
+			o.suites = append(o.suites, s)
+		}
+	}
+	if len(o.suites) == 0 || *suite != "" && len(o.suites) != len(strings.Split(*suite, ",")) {
+		return nil, fmt.Errorf("-suite: %q names a suite that there is not; there are %s", *suite, strings.Join(names(), ", "))
+	}
+	return o, nil
+}
+
+func names() []string {
+	var names []string
+	for _, s := range e2e.Suites() {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+func (o *options) run(ctx context.Context) error {
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	bed := &e2e.Bed{Root: root, Out: os.Stdout}
+	o.dir = filepath.Join(bed.State(), "results", time.Now().Format("20060102-150405"))
+	if err := bed.Build(ctx); err != nil {
+		return err
+	}
+	report, err := e2e.ReadReport(filepath.Join(root, o.json))
+	if err != nil {
+		return err
+	}
+	all := &e2e.Report{}
+	var errs []error
+	for i, c := range o.clusters {
+		suites := o.suites
+		if i > 0 {
+			suites = slices.DeleteFunc(slices.Clone(suites), func(s e2e.Suite) bool { return s.Once })
+		}
+		if len(suites) == 0 || ctx.Err() != nil {
+			continue
+		}
+		runs, versions, err := o.cluster(ctx, bed, c, suites)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", c, err))
+		}
+		for _, r := range runs {
+			all.Add(r)
+			report.Add(r)
+			report.Versions = versions
+		}
+	}
+	fmt.Printf("\n%s\n", all.Table())
+	for _, r := range all.Runs {
+		if n := r.Count(e2e.Failed); n > 0 {
+			errs = append(errs, fmt.Errorf("%s, %s: %d specs failed", r.Suite, r.Cluster, n))
+		}
+	}
+	if o.cni == "" && o.focus == "" && len(all.Runs) > 0 {
+		errs = append(errs, o.record(report, root))
+	}
+	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// cluster makes a cluster and runs suites in it.
+func (o *options) cluster(ctx context.Context, bed *e2e.Bed, c e2e.Cluster, suites []e2e.Suite) (runs []*e2e.Run, v e2e.Versions, err error) {
+	fmt.Printf("\n== a cluster: %s\n", c)
+	if !o.keep {
+		defer func() { err = errors.Join(err, bed.Down()) }()
+	}
+	if err := bed.Up(ctx, c, o.cni); err != nil {
+		return nil, v, err
+	}
+	if o.cni == "" {
+		if err := bed.Install(ctx, c); err != nil {
+			return nil, v, errors.Join(err, bed.Keep(ctx, filepath.Join(o.dir, "install.logs")))
+		}
+	}
+	if v, err = bed.Versions(ctx); err != nil {
+		return nil, v, err
+	}
+	var errs []error
+	for _, s := range suites {
+		fmt.Printf("\n== %s (%s)\n", s.Title, c)
+		name := s.Name + "-" + c.Proxy + map[bool]string{true: "-dual"}[c.Dual]
+		r, err := bed.Run(ctx, s, c, e2e.Options{Focus: o.focus, Procs: o.procs, Dir: filepath.Join(o.dir, name)})
+		r.Commit = bed.Commit(ctx)
+		if ctx.Err() != nil {
+			return runs, v, ctx.Err()
+		}
+		if len(r.Specs) > 0 {
+			runs = append(runs, r)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if err != nil || r.Count(e2e.Failed) > 0 {
+			logs := filepath.Join(o.dir, name+".logs")
+			fmt.Printf("logs, status and rules of all nodes are in %s\n", logs)
+			errs = append(errs, bed.Keep(ctx, logs))
+		}
+	}
+	return runs, v, errors.Join(errs...)
+}
+
+func (o *options) record(r *e2e.Report, root string) error {
+	if err := r.Write(filepath.Join(root, o.json)); err != nil {
+		return err
+	}
+	page := filepath.Join(root, o.page)
+	text, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	spliced, err := r.Splice(string(text))
+	if err != nil {
+		return fmt.Errorf("%s: %w", page, err)
+	}
+	return os.WriteFile(page, []byte(spliced), 0o644)
+}
