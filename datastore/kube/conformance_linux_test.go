@@ -18,6 +18,7 @@ var seed = maphash.MakeSeed()
 var otherwise = map[string]string{
 	"Unreadable":         "the server lets nothing in that it can't read",
 	"WatchUnreadable":    "the same; see TestUnreadable",
+	"WatchPartial":       "the same",
 	"UnknownFieldGoes":   "the server lets no unknown field in; see TestUnknownField",
 	"Txn":                "there are no transactions",
 	"TxnAllOrNothing":    "there are no transactions",

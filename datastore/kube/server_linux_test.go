@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/tortie/tortie/api"
-	"github.com/tortie/tortie/internal/kubetest"
+	"github.com/tortie/tortie/test/kubetest"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"

@@ -40,13 +40,13 @@ var rules = []rule{
 	{dir: "calcgraph", only: []string{"api", "calcgraph", "=drivers", "internal"}, std: true,
 		extern: []string{"github.com/RoaringBitmap/roaring/v2", "k8s.io/apimachinery"}},
 	{dir: "agent", only: []string{"agent", "api", "calcgraph", "=datastore", "=drivers", "internal", "ipam"},
-		never: []string{module + "/drivers/linux", module + "/drivers/ebpf", module + "/drivers/windows", module + "/drivers/vpp"}},
+		never: []string{module + "/drivers/linux", module + "/drivers/ebpf", module + "/drivers/windows", module + "/drivers/vpp", "k8s.io/client-go"}},
 	{dir: "ctl", only: []string{"api", "calcgraph", "ctl", "datastore", "=drivers", "internal", "ipam"},
 		never: []string{module + "/drivers/linux", module + "/agent", "go.etcd.io/etcd/server"}},
 	{dir: "cni", only: []string{"cni", "internal"}, std: true, extern: []string{"github.com/containernetworking/cni/pkg", "golang.org/x/sys"},
 		never: []string{module + "/calcgraph", module + "/drivers", module + "/api", module + "/agent", "k8s.io", "google.golang.org", "github.com/vishvananda/netlink"}},
 	{dir: "cmd/tortie-cni", only: []string{"cni"}, std: true},
-	{dir: "ipam", only: []string{"api", "=datastore", "internal", "ipam"}},
+	{dir: "ipam", only: []string{"api", "=datastore", "internal", "ipam"}, never: []string{"k8s.io/client-go"}},
 	{dir: "internal", only: []string{"internal"}},
 	{dir: "internal/agentapi", std: true, extern: []string{"golang.org/x/sys"}},
 }
@@ -100,8 +100,19 @@ func TestImports(t *testing.T) {
 			if under(i, module+"/drivers/linux") && !under(inside, "cmd") && !under(inside, "test") && !under(inside, "drivers/linux") {
 				t.Errorf("%s imports %s: only cmd/ names concrete drivers", p.ImportPath, i)
 			}
+			if kubernetes(i) && !slices.ContainsFunc(speakKubernetes, func(dir string) bool { return under(inside, dir) }) {
+				t.Errorf("%s imports %s: only %v speak to Kubernetes themselves", p.ImportPath, i, speakKubernetes)
+			}
 		}
 	}
+}
+
+// speakKubernetes are the packages that may use Kubernetes' client and its types.
+var speakKubernetes = []string{"datastore/kube", "controllers", "cmd", "test"}
+
+// kubernetes says that a package is of Kubernetes' client or has its types. (apimachinery is in every object of the API.)
+func kubernetes(path string) bool {
+	return under(path, "k8s.io/client-go") || under(path, "k8s.io/api") || under(path, "sigs.k8s.io/network-policy-api")
 }
 
 func (r rule) speaksOf(path string) bool {
