@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
 )
 
 const (
@@ -18,6 +19,9 @@ const (
 	bootIDAnnotation = "tortie.io/boot-id"
 	// readyCheck is how often the registrar looks whether policy is enforced, until it is. That asks nobody.
 	readyCheck = 500 * time.Millisecond
+
+	// nodeTries is how often an annotation is tried again that somebody else got in the way of.
+	nodeTries = 3
 
 	internalIP = "InternalIP"
 )
@@ -105,25 +109,40 @@ func (k *kubeNode) register(ctx context.Context, r *registrar) ([]netip.Prefix, 
 			return addrs, err
 		}
 	}
-	want, changed, err := k.want(r, n, addrs, ready)
-	if err != nil {
-		return addrs, err
-	}
-	if changed {
-		got, err := s.Update(ctx, want)
-		if err != nil {
-			return addrs, fmt.Errorf("annotating Node %s: %w", r.name, err)
-		}
-		if o, ok := got.(*api.Node); ok {
-			k.saw(o) // before the watch tells it
-		}
-		k.log.Info("node annotated", "node", r.name, "addresses", addrs)
+	if err := k.annotate(ctx, s, r, n, addrs); err != nil {
+		return addrs, fmt.Errorf("annotating Node %s: %w", r.name, err)
 	}
 	if ready {
 		// After the annotation: who finds the one without the other takes it for a node that has just been booted.
 		err = k.say(ctx, network, n, networkUp)
 	}
 	return addrs, err
+}
+
+// annotate writes what is to be at the Node, if it is not there.
+func (k *kubeNode) annotate(ctx context.Context, s datastore.Store, r *registrar, n *api.Node, addrs []netip.Prefix) error {
+	for try := 0; ; try++ {
+		want, changed, err := k.want(r, n, addrs)
+		if err != nil || !changed {
+			return err
+		}
+		got, err := s.Update(ctx, want)
+		if errors.Is(err, datastore.ErrConflict) && try < nodeTries {
+			got, err = s.Get(ctx, api.KeyOf(want)) // the kubelet writes it, too
+			n, _ = got.(*api.Node)
+			if err == nil && n != nil {
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if o, ok := got.(*api.Node); ok {
+			k.saw(o) // before the watch tells it
+		}
+		k.log.Info("node annotated", "node", r.name, "addresses", addrs)
+		return nil
+	}
 }
 
 // say says how the network is, if that has not been said.
@@ -154,12 +173,11 @@ func (k *kubeNode) note(what string) {
 }
 
 // want is the Node as it is to be.
-func (k *kubeNode) want(r *registrar, n *api.Node, addrs []netip.Prefix, ready bool) (want *api.Node, changed bool, err error) {
+func (k *kubeNode) want(r *registrar, n *api.Node, addrs []netip.Prefix) (want *api.Node, changed bool, err error) {
 	want, ok := api.DeepCopy(n).(*api.Node)
 	if !ok {
 		return nil, false, errors.New("copying the Node")
 	}
-	want.ResourceVersion = "" // only annotations are written, and nobody else writes those
 	fresh := nodeResource(r.name, addrs).Spec.BGP
 	if want.Spec.BGP == nil {
 		want.Spec.BGP = &api.NodeBGPSpec{}
@@ -172,7 +190,7 @@ func (k *kubeNode) want(r *registrar, n *api.Node, addrs []netip.Prefix, ready b
 	if err != nil {
 		return nil, false, err
 	}
-	if ready && k.bootID != "" && want.Annotations[bootIDAnnotation] != k.bootID {
+	if k.ready() && k.bootID != "" && want.Annotations[bootIDAnnotation] != k.bootID {
 		if want.Annotations == nil {
 			want.Annotations = map[string]string{}
 		}
