@@ -67,6 +67,7 @@ faults() {
 graph() {
 	counts='^ok '
 	round graph "$1" go test -count=1 -timeout 60m -run '^TestRandomWalks$' ./calcgraph -args -seeds "${WALKS:-3000}" -first "$(fresh)"
+	round graph "$1.kubernetes" go test -count=1 -timeout 60m -run '^TestAgreesWithKubernetes$' ./datastore/kube/convert -args -seeds "${CLUSTERS:-5000}" -first "$(fresh)"
 }
 ipam() {
 	counts='steps|nodes|^ok '

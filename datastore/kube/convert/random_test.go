@@ -2,12 +2,11 @@ package convert
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -22,21 +21,18 @@ import (
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
+var (
+	seeds     = flag.Int("seeds", 200, "how many clusters TestAgreesWithKubernetes makes")
+	firstSeed = flag.Uint64("first", 0, "the seed of the first of them")
+)
+
 // TestAgreesWithKubernetes makes small clusters at random, and compares what becomes of their packets, by the converted
 // objects in the graph and the oracle of the drivers, with what Kubernetes' API says in so many words.
-// TORTIE_SEED=<n> runs one cluster, TORTIE_WORLDS=<n> that many.
+// The flags -seeds and -first, behind -args, say how many and which.
 func TestAgreesWithKubernetes(t *testing.T) {
-	first, worlds := rand.Uint64N(1<<40), 400
-	if s := os.Getenv("TORTIE_SEED"); s != "" {
-		first, _ = strconv.ParseUint(s, 10, 64)
-		worlds = 1
-	}
-	if s := os.Getenv("TORTIE_WORLDS"); s != "" {
-		worlds, _ = strconv.Atoi(s)
-	}
 	var judged, denied, judgedByPolicy int
-	for i := range worlds {
-		seed := first + uint64(i)
+	for i := range *seeds {
+		seed := *firstSeed + uint64(i)
 		g := &generator{Rand: rand.New(rand.NewPCG(seed, 1)), ends: map[netip.Addr]drivers.Place{}}
 		g.cluster()
 		state := g.state(t)
@@ -55,11 +51,11 @@ func TestAgreesWithKubernetes(t *testing.T) {
 				denied++
 			}
 			if got := trace.Verdict == drivers.VerdictAllow; got != want {
-				t.Fatalf("TORTIE_SEED=%d: %v %s -> %s %d/%d: Kubernetes says allowed=%v\n%+v\n%s", seed, pk.Src, pk.From.Iface, pk.Dst, pk.Proto, pk.DstPort, want, trace.Steps, g.show())
+				t.Fatalf("-seeds 1 -first %d: %v %s -> %s %d/%d: Kubernetes says allowed=%v\n%+v\n%s", seed, pk.Src, pk.From.Iface, pk.Dst, pk.Proto, pk.DstPort, want, trace.Steps, g.show())
 			}
 		}
 	}
-	if worlds > 100 && (denied < judged/5 || denied > judged*4/5 || judgedByPolicy < judged/2) {
+	if *seeds > 100 && (denied < judged/5 || denied > judged*4/5 || judgedByPolicy < judged/2) {
 		t.Errorf("%d of %d packets denied, %d judgements of policy: the clusters are not varied enough", denied, judged, judgedByPolicy)
 	}
 }
@@ -67,9 +63,8 @@ func TestAgreesWithKubernetes(t *testing.T) {
 // generator makes a cluster, and the packets on its node "me".
 type generator struct {
 	*rand.Rand
-	c     cluster
-	ends  map[netip.Addr]drivers.Place
-	local []*corev1.Pod
+	c    cluster
+	ends map[netip.Addr]drivers.Place
 }
 
 func (g *generator) chance(percent int) bool { return g.IntN(100) < percent }
@@ -125,9 +120,8 @@ func (g *generator) cluster() {
 	for i := range pick(g, 0, 0, 1, 2, 4) {
 		g.c.clusters = append(g.c.clusters, g.clusterPolicy(i, int32(priorities[i])))
 	}
-	for i, a := range []string{"192.0.2.1", "192.0.2.200", "10.0.0.77", "10.1.0.77", "2001:db8::1", "fd00::77"} {
+	for _, a := range []string{"192.0.2.1", "192.0.2.200", "10.0.0.77", "10.1.0.77", "2001:db8::1", "fd00::77"} {
 		g.ends[netip.MustParseAddr(a)] = drivers.Place{Kind: drivers.PlaceHostIface, Iface: pick(g, "eth0", "eth1")}
-		_ = i
 	}
 }
 
