@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,45 +11,91 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tortie/tortie/agent/config"
+	"github.com/tortie/tortie/agent/install"
 	"github.com/tortie/tortie/agent/lock"
 	"github.com/tortie/tortie/drivers"
 )
 
 func cleanCommand() *cobra.Command {
-	runDir, driver := config.Default().RunDir, "auto"
+	over := config.Default()
+	var path string
+	var all, stay bool
 	cmd := &cobra.Command{
 		Use:   "clean",
 		Short: "Remove all rules and routes that Tortie made on this host",
 		Long: `Remove all rules and routes that Tortie made on this host, also those of an agent that is long gone. Nothing that
 belongs to others is touched. Policy is no longer enforced afterwards: workloads that are still plugged in stand open.
 
-It refuses to run beside an agent.`,
+It refuses to run beside an agent. --all is for a host that Tortie leaves: the CNI configuration and plugin go as well, from
+where the agent's file of settings says that it has put them, and what the agent remembers of workloads and policy.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			l, err := lock.Acquire(filepath.Join(runDir, "agent.lock"))
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("%w: stop it first", err)
-			}
-			if l != nil {
-				defer func() { err = errors.Join(err, l.Close()) }()
-			}
-			d, err := openDriver(cmd.Context(), driver, drivers.Options{Log: slog.New(slog.DiscardHandler)})
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := agentConfig(cmd.Flags(), path, over)
 			if err != nil {
+				return usage(err)
+			}
+			if err := clean(cmd.Context(), cfg, all); err != nil {
 				return err
 			}
-			defer func() { err = errors.Join(err, d.Close()) }()
-			c, ok := d.(drivers.Cleaner)
-			if !ok {
-				return fmt.Errorf("cleaning up: %w", drivers.ErrUnsupported)
-			}
-			if err := c.Clean(cmd.Context()); err != nil {
-				return fmt.Errorf("cleaning up: %w", err)
-			}
 			fmt.Fprintln(cmd.OutOrStdout(), "removed what Tortie made")
+			if stay {
+				<-cmd.Context().Done()
+			}
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", runDir, "the agent's run folder, where its lock is")
-	cmd.Flags().StringVar(&driver, "driver", driver, "dataplane to clean")
+	f := cmd.Flags()
+	f.StringVar(&path, "config", "", "the agent's file of settings (default "+defaultConfigFile+", if it is there)")
+	f.StringVar(&over.RunDir, "run-dir", over.RunDir, "the agent's run folder, where its lock is")
+	f.StringVar(&over.StateDir, "state-dir", over.StateDir, "the agent's folder of what outlives a reboot")
+	f.StringVar(&over.Driver, "driver", over.Driver, "dataplane to clean")
+	f.BoolVar(&all, "all", false, "remove the CNI configuration and plugin and the agent's memory, too")
+	f.BoolVar(&stay, "stay", false, "then wait for a signal, as a pod of a DaemonSet must")
 	return cmd
+}
+
+// clean removes what cfg's agent made on this host.
+func clean(ctx context.Context, cfg config.Config, all bool) (err error) {
+	l, err := lock.Acquire(filepath.Join(cfg.RunDir, "agent.lock"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: stop it first", err)
+	}
+	if l != nil {
+		defer func() { err = errors.Join(err, l.Close()) }()
+	}
+	if all { // the configuration before all else: the runtime places nothing here from then on
+		for _, path := range files(cfg) {
+			if err := os.RemoveAll(path); err != nil {
+				return fmt.Errorf("cleaning up: %w", err)
+			}
+		}
+	}
+	d, err := openDriver(ctx, cfg.Driver, drivers.Options{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	c, ok := d.(drivers.Cleaner)
+	if !ok {
+		return fmt.Errorf("cleaning up: %w", drivers.ErrUnsupported)
+	}
+	if err := c.Clean(ctx); err != nil {
+		return fmt.Errorf("cleaning up: %w", err)
+	}
+	return nil
+}
+
+// files are what an agent makes in folders that others use too (the store has its data in the state folder), in the order
+// in which it is to go.
+func files(cfg config.Config) (paths []string) {
+	if cfg.CNI.ConfDir != "" {
+		paths = append(paths, filepath.Join(cfg.CNI.ConfDir, cfg.CNI.ConfName))
+	}
+	if cfg.CNI.BinDir != "" {
+		paths = append(paths, filepath.Join(cfg.CNI.BinDir, install.PluginName))
+	}
+	for _, name := range []string{"ledger", "notes", "state"} {
+		paths = append(paths, filepath.Join(cfg.StateDir, name))
+	}
+	return append(paths, cfg.SocketPath(), filepath.Join(cfg.RunDir, "boot"))
 }
