@@ -63,6 +63,9 @@ func newCrowd(seed uint64) *crowd {
 	for i := range 3 {
 		c.endpoint(i)
 	}
+	if c.one(4) {
+		c.endpoint(3)
+	}
 	return c
 }
 
@@ -175,7 +178,7 @@ func (c *crowd) odd(m *drivers.Match) {
 	side := choose(c, []*drivers.Side{&m.Src, &m.Dst})
 	a := choose(c, crowdFar)
 	one, ports := netip.PrefixFrom(a, a.BitLen()), []drivers.PortRange{{First: 80, Last: 81}}
-	switch c.IntN(15) {
+	switch c.IntN(17) {
 	case 0:
 		m.IPVersion = choose(c, []uint8{4, 6})
 	case 1:
@@ -206,11 +209,18 @@ func (c *crowd) odd(m *drivers.Match) {
 		side.Nets = []netip.Prefix{one}
 	case 14:
 		side.Sets = append(side.Sets, choose(c, crowdSets))
+	case 15: // says nothing
+		side.Nets = append(side.Nets, netip.Prefix{})
+	case 16:
+		side.NotNets = []netip.Prefix{{}, one}
 	}
 }
 
 func (c *crowd) list() *drivers.TierList {
 	l := &drivers.TierList{}
+	if c.one(12) {
+		return choose(c, []*drivers.TierList{nil, l, {Tiers: []drivers.TierPolicies{{Name: "empty"}}}})
+	}
 	order := c.Perm(crowdPolicies)
 	for i := range 2 {
 		t := drivers.TierPolicies{Name: fmt.Sprint("tier", i), Default: choose(c, []drivers.Action{drivers.Deny, drivers.Pass})}
@@ -225,14 +235,17 @@ func (c *crowd) list() *drivers.TierList {
 // endpoint gives a workload, or the host's interface, new lists.
 func (c *crowd) endpoint(i int) drivers.EndpointID {
 	e := &drivers.Endpoint{ID: drivers.EndpointID{Sandbox: fmt.Sprint("w", i), Interface: "eth0"}, Iface: fmt.Sprint("tort", i)}
-	if i < 2 {
+	switch i {
+	case 0, 1:
 		e.Addrs = crowdNear[2*i : 2*i+2]
-	} else {
+	case 2:
 		e.ID, e.Iface = drivers.EndpointID{Kind: drivers.HostInterface, Sandbox: "h", Interface: "eth0"}, "eth0"
 		e.Policy.Forward = drivers.Directions{In: c.list(), Out: c.list()}
 		if e.Policy.PreDNAT.In = c.list(); c.one(2) {
 			e.Policy.Untracked = drivers.Directions{In: c.list(), Out: c.list()}
 		}
+	case 3: // whose interface is another's
+		e.Iface = choose(c, []string{"tort0", "tort1", "tort7"})
 	}
 	e.Policy.Normal = drivers.Directions{In: c.list(), Out: c.list()}
 	for n := range c.IntN(3) {
@@ -319,8 +332,10 @@ func (c *crowd) step() *drivers.Changes {
 		if c.s.Sets[crowdSets[i]] = c.set(i); c.one(3) {
 			delete(c.s.Sets, crowdSets[i])
 		}
+	case 8:
+		delete(c.s.Endpoints, c.endpoint(3))
 	default:
-		c.endpoint(c.IntN(3))
+		c.endpoint(c.IntN(4))
 	}
 	return drivertest.Diff(was, c.s)
 }
@@ -413,7 +428,7 @@ func TestCrowdsFollow(t *testing.T) {
 			alone := newCompiler()
 			alone.limits = l
 			alone.update(c.s.Clone(), nil)
-			if diff := cmp.Diff(objects(alone.prog), objects(comp.prog)); diff != "" {
+			if diff := cmp.Diff(inFull(alone.prog), inFull(comp.prog)); diff != "" {
 				t.Fatalf("%s: (-alone +here):\n%s", what, diff)
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -82,7 +81,7 @@ func told(t *testing.T, cs drivertest.Case) string {
 		alone := newCompiler()
 		alone.limits = c.limits
 		alone.update(sc.State.Clone(), nil)
-		if diff := cmp.Diff(objects(alone.prog), objects(c.prog)); diff != "" {
+		if diff := cmp.Diff(inFull(alone.prog), inFull(c.prog)); diff != "" {
 			t.Fatalf("%s, %s: (-alone +here):\n%s", cs.Name, sc.Title, diff)
 		}
 		var pks []drivers.Packet
@@ -111,9 +110,7 @@ func written(o *op) string {
 		empty.write(&b)
 		text += ": " + strings.TrimSpace(b.String())
 	case opAddElems, opDelElems:
-		es := slices.Clone(o.elems)
-		slices.SortStableFunc(es, func(a, b Elem) int { return strings.Compare(a.Key, b.Key) })
-		for _, e := range es {
+		for _, e := range o.elems {
 			text += " " + o.set.key(e)
 			if o.set.Verdict {
 				text += " : " + (&Action{Kind: e.Kind, Chain: e.Chain}).String()
@@ -131,4 +128,28 @@ func written(o *op) string {
 		}
 	}
 	return text
+}
+
+// inFull is a program as text, by object, with who is to blame for what.
+func inFull(p Program) map[Key]string {
+	m := objects(p)
+	owner := func(o *drivers.ObjectRef) string {
+		if o == nil {
+			return "-"
+		}
+		return o.String()
+	}
+	for k, c := range p.Chains {
+		m[k] += c.Owner.String()
+		for _, r := range c.Rules {
+			m[k] += "\n" + owner(r.Owner)
+		}
+	}
+	for k, s := range p.Sets {
+		m[k] += s.Owner.String()
+		for e := range s.Content.All() {
+			m[k] += "\n" + s.key(e) + " " + owner(e.Owner)
+		}
+	}
+	return m
 }

@@ -1,0 +1,530 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/drivers/drivertest"
+)
+
+// TestNothingIsKept: when all that a compiler has rendered is gone it remembers nothing of it.
+func TestNothingIsKept(t *testing.T) {
+	t.Parallel()
+	for seed, l := range crowdLimits() {
+		c := newCompiler()
+		c.limits = l
+		crowd := newCrowd(uint64(seed))
+		crowd.s.Routes[prefix("10.99.0.0/24")] = &drivers.Route{Dst: prefix("10.99.0.0/24"), Kind: drivers.RouteRemote, Encap: drivers.EncapVXLAN}
+		bare := drivers.NewState()
+		bare.Node = crowd.s.Node
+		c.update(bare, nil)
+		empty := inFull(c.prog)
+		before := bare
+		for range 20 {
+			c.update(crowd.s.Clone(), drivertest.Diff(before, crowd.s))
+			before = crowd.s.Clone()
+			crowd.step()
+		}
+		c.update(bare, drivertest.Diff(before, bare))
+		if n := len(c.units) + len(c.policies) + len(c.sets) + len(c.abouts) + len(c.users) + len(c.ifaces) + len(c.where) + len(c.encaps) + len(c.failed); n != 0 {
+			t.Errorf("%d things are left: %v, policies %v, sets %v %v %v, interfaces %v %v, routes %v, failed %v",
+				n, slices.Collect(maps.Keys(c.units)), c.policies, c.sets, c.abouts, c.users, c.ifaces, c.where, c.encaps, c.failed)
+		}
+		for k, es := range c.maps {
+			if len(es) != 0 {
+				t.Errorf("%s has %v", k.Name, es)
+			}
+		}
+		for e, n := range c.tunnels {
+			if n != 0 {
+				t.Errorf("%d tunnels of kind %v", n, e)
+			}
+		}
+		for level, us := range c.dirty {
+			if len(us) != 0 {
+				t.Errorf("level %d is to be rendered", level)
+			}
+		}
+		if diff := cmp.Diff(empty, inFull(c.prog)); diff != "" {
+			t.Errorf("(-at first +at last):\n%s", diff)
+		}
+		c.update(crowd.s.Clone(), nil)
+		c.update(bare, nil)
+		if n := len(c.units) + len(c.policies) + len(c.sets) + len(c.abouts) + len(c.users) + len(c.ifaces) + len(c.where) + len(c.encaps); n != 0 {
+			t.Errorf("without a hint %d things are left", n)
+		}
+	}
+}
+
+// owned lists the objects of a program, their rules and elements, that an object of the State is to blame for.
+func owned(p Program, o drivers.ObjectRef) []string {
+	var all []string
+	for k, c := range p.Chains {
+		for i, r := range c.Rules {
+			if r.Owner != nil && *r.Owner == o || r.Owner == nil && c.Owner == o {
+				all = append(all, fmt.Sprintf("rule %d of %s", i, k.Name))
+			}
+		}
+	}
+	for k, s := range p.Sets {
+		for e := range s.Content.All() {
+			if e.Owner != nil && *e.Owner == o || e.Owner == nil && s.Owner == o {
+				all = append(all, fmt.Sprintf("%s in %s", s.key(e), k.Name))
+			}
+		}
+	}
+	return all
+}
+
+// TestHeldIsOut: nothing is left of an object that is held, and nothing else goes; and as it is back, so is all.
+func TestHeldIsOut(t *testing.T) {
+	t.Parallel()
+	seeds, had := uint64(6), 0
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
+		crowd := newCrowd(seed)
+		for i, l := range crowdLimits() {
+			c := newCompiler()
+			c.limits = l
+			c.update(crowd.s.Clone(), nil)
+			whole := inFull(c.prog)
+			var all []drivers.ObjectRef
+			for id := range crowd.s.Policies {
+				all = append(all, drivers.ObjectRef{Kind: drivers.ObjPolicy, Policy: id})
+			}
+			for id := range crowd.s.Sets {
+				all = append(all, drivers.ObjectRef{Kind: drivers.ObjSet, Set: id})
+			}
+			for id := range crowd.s.Endpoints {
+				if id.Kind == drivers.Workload {
+					all = append(all, drivers.ObjectRef{Kind: drivers.ObjEndpoint, Endpoint: id})
+				}
+			}
+			for _, o := range all {
+				blame := owned(c.prog, o)
+				had += len(blame)
+				others := 0
+				for _, p := range all {
+					if p.Kind == drivers.ObjEndpoint && p != o {
+						others += len(owned(c.prog, p))
+					}
+				}
+				c.setHold(map[drivers.ObjectRef]bool{o: true})
+				c.update(crowd.s.Clone(), drivers.NewChanges())
+				if left := owned(c.prog, o); len(left) > 0 && len(blame) > 0 {
+					t.Fatalf("seed %d, limits %d: %s is held, and there is %v", seed, i, o, left)
+				}
+				for _, p := range all {
+					if p.Kind == drivers.ObjEndpoint && p != o {
+						others -= len(owned(c.prog, p))
+					}
+				}
+				if others != 0 && o.Kind != drivers.ObjEndpoint {
+					t.Fatalf("seed %d, limits %d: %s is held, and %d rules of endpoints are gone", seed, i, o, others)
+				}
+				c.setHold(nil)
+				c.update(crowd.s.Clone(), drivers.NewChanges())
+				if diff := cmp.Diff(whole, inFull(c.prog)); diff != "" {
+					t.Fatalf("seed %d, limits %d: %s is not held any more (-want +got):\n%s", seed, i, o, diff)
+				}
+			}
+		}
+	}
+	if had < 500 {
+		t.Errorf("%d rules and elements: this proves little", had)
+	}
+}
+
+// TestMissingGolden shows the programs of States that name policies and sets which are not there, by themselves and in groups.
+func TestMissingGolden(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	for _, l := range []limits{noMerging(), goldenLimits()} {
+		s := tierOf(6, func(i int) []drivers.Rule {
+			r := portRule(drivers.Allow, i)
+			switch i {
+			case 1:
+				r.Match.Src.Sets = []drivers.SetID{"gone"}
+			case 3:
+				r.Action, r.Match.Dst.Services = drivers.Pass, []drivers.SetID{"gone", "net"}
+			case 4:
+				r.Match.HTTP = &drivers.HTTP{}
+			}
+			return []drivers.Rule{r, portRule(drivers.Deny, 10+i)}
+		})
+		s.Sets["net"] = drivers.NewSet(drivers.SetNet, drivers.AddrMember(addr("10.66.0.1")))
+		e := *s.Endpoints[drivers.EndpointID{Sandbox: "a", Interface: "eth0"}]
+		first := drivers.TierPolicies{Name: "first", Policies: []drivers.PolicyID{np("t3"), np("t4"), np("t5")}}
+		e.Policy.Normal.In = &drivers.TierList{Tiers: []drivers.TierPolicies{first, e.Policy.Normal.In.Tiers[0], {Name: "never"}}}
+		e.Policy.Normal.Out = &drivers.TierList{Tiers: []drivers.TierPolicies{{Name: "x", Default: drivers.Pass, Policies: []drivers.PolicyID{np("t0"), np("none"), np("t2"), np("t5")}}}}
+		e.Profiles = []drivers.PolicyID{np("t0"), np("none"), np("t2")}
+		s.Endpoints[e.ID] = &e
+		delete(s.Policies, np("t2"))
+		c := newCompiler()
+		c.limits = l
+		c.update(s, nil)
+		for _, k := range keysOf(c.prog.Chains, Inet) {
+			if n := k.Name[0]; n == 'g' || n == 'p' || n == 'l' || n == 'r' || n == 't' {
+				c.prog.Chains[k].write(&b)
+			}
+		}
+	}
+	checkGolden(t, "missing", b.String())
+}
+
+// TestEmptyLists: a list without tiers is no list, and a tier without policies is none.
+func TestEmptyLists(t *testing.T) {
+	t.Parallel()
+	lists := func(l *drivers.TierList) *drivers.State {
+		s := smallState()
+		d := drivers.Directions{In: l, Out: l}
+		for id, e := range s.Endpoints {
+			q := *e
+			q.Policy = drivers.EndpointPolicy{Normal: d}
+			if id.Kind == drivers.HostInterface {
+				q.Policy = drivers.EndpointPolicy{Normal: d, Forward: d, PreDNAT: drivers.Directions{In: l}, Untracked: d}
+			}
+			s.Endpoints[id] = &q
+		}
+		return s
+	}
+	nameless := func(p Program) map[string]string {
+		m := map[string]string{}
+		for k, text := range objects(p) {
+			if !strings.HasPrefix(k.Name, "l-") && !strings.HasPrefix(k.Name, "host-") {
+				m[fmt.Sprint(k)] = text
+			}
+		}
+		return m
+	}
+	if diff := cmp.Diff(nameless(Render(lists(nil))), nameless(Render(lists(&drivers.TierList{})))); diff != "" {
+		t.Errorf("no list, and one without tiers:\n%s", diff)
+	}
+}
+
+// TestMergedIsNotTouched: a change renders anew what it is about, and no merged set beside it.
+func TestMergedIsNotTouched(t *testing.T) {
+	t.Parallel()
+	s := tierOf(4, func(i int) []drivers.Rule {
+		r := portRule(drivers.Allow, 80+i)
+		switch i {
+		case 0:
+			r.Match.Dst.Ports = nil
+		case 1:
+			r.Match.Src.Nets = []netip.Prefix{prefix("10.66.0.1/32"), prefix("fd66::1/128")}
+		case 2:
+			r.Match.Src.Sets = []drivers.SetID{"s"}
+		}
+		return []drivers.Rule{r}
+	})
+	s.Sets["s"] = drivers.NewSet(drivers.SetNet, drivers.AddrMember(addr("10.66.0.1")))
+	c := newCompiler()
+	c.limits = limits{groupMin: 1, groupCut: 1 << 20, policies: 1, rules: 1, members: 8}
+	c.update(s, nil)
+	touched := func(id drivers.PolicyID, change func(*drivers.Policy)) []string {
+		p := *s.Policies[id]
+		p.In, p.Out = slices.Clone(p.In), slices.Clone(p.Out)
+		change(&p)
+		p.SetRuleIDs()
+		s.Policies[id] = &p
+		clear(c.touched)
+		c.update(s, &drivers.Changes{Policies: map[drivers.PolicyID]struct{}{id: {}}})
+		var ends []string
+		for k := range c.touched {
+			ends = append(ends, k.Name[strings.LastIndex(k.Name, "-")+1:])
+		}
+		slices.Sort(ends)
+		return ends
+	}
+	t0, t3 := np("t0"), np("t3")
+	for _, x := range []struct {
+		what     string
+		id       drivers.PolicyID
+		change   func(*drivers.Policy)
+		want     []string
+		analysed bool // it looks different now
+	}{
+		{"nothing", t3, func(*drivers.Policy) {}, nil, false},
+		{"a rule's name, which merged rules have not", t3, func(p *drivers.Policy) { p.In[0].Name = "x" }, nil, false},
+		{"a port", t3, func(p *drivers.Policy) { p.In[0].Match.Dst.Ports = []drivers.PortRange{{First: 90, Last: 90}} }, []string{"pd"}, true},
+		{"one atom more", t3, func(p *drivers.Policy) { p.In[0].Match.Dst.Ports = []drivers.PortRange{{First: 90, Last: 91}} }, []string{"pd"}, true},
+		{"two rules that say so", t3, func(p *drivers.Policy) {
+			p.In = []drivers.Rule{portRule(drivers.Allow, 90), portRule(drivers.Allow, 91)}
+		}, nil, true},
+		{"a protocol", t0, func(p *drivers.Policy) { p.In[0].Match.Proto = ptr(uint8(47)) }, []string{"p"}, true},
+		{"staged", t0, func(p *drivers.Policy) { p.Staged = true }, []string{"p", groupName(c)}, true},
+		{"not staged", t0, func(p *drivers.Policy) { p.Staged = false }, []string{"p", groupName(c)}, true},
+		{"nothing again", t0, func(p *drivers.Policy) {}, nil, false},
+	} {
+		version := c.version
+		got := touched(x.id, x.change)
+		slices.Sort(x.want)
+		if !slices.Equal(got, x.want) || (c.version != version) != x.analysed {
+			t.Errorf("%s: %v, want %v; it looks different: %t", x.what, got, x.want, c.version != version)
+		}
+	}
+}
+
+// groupName is the end of the name of the one group.
+func groupName(c *compiler) string {
+	for k := range c.prog.Chains {
+		if strings.HasPrefix(k.Name, "g-") {
+			return k.Name[strings.LastIndex(k.Name, "-")+1:]
+		}
+	}
+	return ""
+}
+
+// randomMerged is a merged content of one shape. Contents of one seed have the same shape and the same sets, of which some
+// have another value.
+func randomMerged(rng *rand.Rand, s shape, atoms int, ranked bool) *merged {
+	as, ranks, sets := map[atom]*drivers.ObjectRef{}, map[atom]rank{}, map[drivers.SetID]*drivers.Set{}
+	for range atoms {
+		a := atom{shape: s, num: uint8(rng.IntN(2)), port: uint16(rng.IntN(3))}
+		if !s.proto {
+			a.num = 0
+		}
+		if !s.port {
+			a.port = 0
+		}
+		address := func() netip.Addr {
+			if s.v6 {
+				return netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(rng.IntN(12))})
+			}
+			return netip.AddrFrom4([4]byte{10, 0, 0, byte(rng.IntN(12))})
+		}
+		switch {
+		case s.side == noAddr:
+		case rng.IntN(2) == 0:
+			a.addr = address()
+		default:
+			a.set = drivers.SetID(fmt.Sprint(rng.IntN(6)))
+			if sets[a.set] == nil {
+				ms := []drivers.Member{drivers.AddrMember(addr("10.9.9.9")), drivers.AddrMember(addr("fd99::9"))}
+				for range rng.IntN(4) {
+					ms = append(ms, drivers.AddrMember(address()))
+				}
+				sets[a.set] = drivers.NewSet(drivers.SetNet, ms...)
+			}
+		}
+		as[a] = &drivers.ObjectRef{Kind: drivers.ObjPolicy, Policy: np(fmt.Sprint(rng.IntN(3)))}
+		ranks[a] = rank{at: rng.IntN(100), deny: rng.IntN(2) == 0}
+	}
+	// Of two atoms one is always the first.
+	at := map[int]bool{}
+	for _, a := range slices.SortedFunc(maps.Keys(ranks), compareAtoms) {
+		r := ranks[a]
+		for at[r.at] {
+			r.at++
+		}
+		at[r.at], ranks[a] = true, r
+	}
+	if !ranked {
+		ranks = nil
+	}
+	return newMerged(as, ranks, sets)
+}
+
+// spelled is what a merged content has to have, atom by atom: the first one decides.
+func spelled(m *merged) elems {
+	es, at := elems{}, map[string]int{}
+	for a := range m.atoms {
+		addrs := []netip.Addr{a.addr}
+		if a.set != "" {
+			addrs = nil
+			for x := range m.sets[a.set].All() {
+				if x.Prefix.Addr().Is6() == a.v6 {
+					addrs = append(addrs, x.Prefix.Addr())
+				}
+			}
+		}
+		for _, x := range addrs {
+			e := Elem{Key: a.key(x)}
+			if m.ranks != nil {
+				e.Kind = m.ranks[a].kind()
+			}
+			if was, ok := at[e.Key]; !ok || m.ranks[a].at < was {
+				at[e.Key] = m.ranks[a].at
+				es.put(e)
+			}
+		}
+	}
+	return es
+}
+
+// TestMergedContents: what merged contents of every shape say of themselves and of what differs between two of them, be it
+// little or much, is what they are when spelled out.
+func TestMergedContents(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(7, 7))
+	var few, many int
+	for i := range 300 {
+		s := []shape{
+			{side: srcAddr, proto: true, port: true}, {side: dstAddr, v6: true, proto: true}, {side: srcAddr}, {proto: true, port: true}, {proto: true},
+		}[i%5]
+		ranked, size := i%2 == 0, []int{1, 4, 20, 60}[i%4]
+		old, now := randomMerged(rng, s, size, ranked), randomMerged(rng, s, size, ranked)
+		for _, m := range []*merged{old, now} {
+			if diff := cmp.Diff(spelled(m), spelledOut(m)); diff != "" {
+				t.Fatalf("%s: (-want +got):\n%s", s, diff)
+			}
+			if m.Len() < len(spelled(m)) {
+				t.Fatalf("%s: %d elements, and it says %d", s, len(spelled(m)), m.Len())
+			}
+			if size == 1 && m.Len() != len(spelled(m)) {
+				t.Fatalf("%s: one atom has %d elements, and says %d", s, len(spelled(m)), m.Len())
+			}
+		}
+		if n := len(now.differing(old)); n > fewAtoms {
+			many++
+		} else if n > 0 {
+			few++
+		}
+		from := []Content{old, spelledOut(old), elems{}, now, spelledOut(now)}
+		if ranked != (i%3 == 0) { // a set that becomes a map is another object, and has no elements yet
+			from = append(from, randomMerged(rng, s, 0, !ranked))
+		}
+		for n, old := range from {
+			add, del := now.Diff(old)
+			have := spelledOut(old)
+			if err := (delta{add, del}).follow(have); err != nil {
+				t.Fatalf("%s, from %d: %v", s, n, err)
+			}
+			if diff := cmp.Diff(spelled(now), have); diff != "" {
+				t.Fatalf("%s, from %d (-want +got):\n%s", s, n, diff)
+			}
+			if n > 2 && n < 5 && len(add)+len(del) > 0 {
+				t.Fatalf("%s differs from itself: %v %v", s, add, del)
+			}
+			for _, e := range add {
+				if e.Owner == nil {
+					t.Fatalf("%s, from %d: nobody is to blame for %x", s, n, e.Key)
+				}
+			}
+			for _, e := range del {
+				if e.Owner != nil {
+					t.Fatalf("%s, from %d: %v is to blame for the removal of %x", s, n, e.Owner, e.Key)
+				}
+			}
+		}
+		if old.equal(now) != cmp.Equal(inDetail(old), inDetail(now)) || !now.equal(now) || !now.equal(newMerged(maps.Clone(now.atoms), maps.Clone(now.ranks), now.sets)) {
+			t.Fatalf("%s: equal: %t\n%v\n%v", s, old.equal(now), inDetail(old), inDetail(now))
+		}
+		for id, set := range now.sets {
+			other := set.With([]drivers.Member{drivers.AddrMember(addr("10.7.7.7")), drivers.AddrMember(addr("fd77::7"))}, nil)
+			m := now.with(id, other)
+			if m.equal(now) || now.equal(m) || now.sets[id] != set {
+				t.Fatalf("%s: with another value of a set it is the same", s)
+			}
+			add, del := m.Diff(now)
+			if len(del) != 0 || len(add) == 0 {
+				t.Fatalf("%s: a set has a member more: %v %v", s, add, del)
+			}
+		}
+	}
+	if few < 50 || many < 20 {
+		t.Errorf("%d pairs differ in few atoms, %d in many: this proves little", few, many)
+	}
+}
+
+// inDetail is what a merged content is made of.
+func inDetail(m *merged) map[string]string {
+	d := map[string]string{"ranked": fmt.Sprint(m.ranks != nil)}
+	for a, o := range m.atoms {
+		d[fmt.Sprint(a.shape, a.set, a.addr, a.num, a.port)] = fmt.Sprintf("%s %v %p", o, m.ranks[a], m.sets[a.set])
+	}
+	return d
+}
+
+// TestMergedEqual: what makes a merged content another one.
+func TestMergedEqual(t *testing.T) {
+	t.Parallel()
+	a, b := atom{shape: shape{proto: true}, num: 6}, atom{shape: shape{proto: true}, num: 17}
+	ref := func(name string) *drivers.ObjectRef {
+		return &drivers.ObjectRef{Kind: drivers.ObjPolicy, Policy: np(name)}
+	}
+	base := func(ranks map[atom]rank) *merged {
+		return newMerged(map[atom]*drivers.ObjectRef{a: ref("p")}, ranks, nil)
+	}
+	for name, o := range map[string]*merged{
+		"another atom":  newMerged(map[atom]*drivers.ObjectRef{b: ref("p")}, nil, nil),
+		"one more":      newMerged(map[atom]*drivers.ObjectRef{a: ref("p"), b: ref("p")}, nil, nil),
+		"another owner": newMerged(map[atom]*drivers.ObjectRef{a: ref("q")}, nil, nil),
+		"ranks":         base(map[atom]rank{a: {}}),
+		"none":          newMerged(nil, nil, nil),
+	} {
+		if m := base(nil); m.equal(o) || o.equal(m) {
+			t.Errorf("%s: they are equal", name)
+		}
+	}
+	m := base(map[atom]rank{a: {at: 1}})
+	for name, r := range map[string]rank{"another place": {at: 2}, "another verdict": {at: 1, deny: true}} {
+		if o := base(map[atom]rank{a: r}); m.equal(o) || o.equal(m) {
+			t.Errorf("%s: they are equal", name)
+		}
+	}
+	if !m.equal(base(map[atom]rank{a: {at: 1}})) || !base(nil).equal(base(nil)) {
+		t.Error("they are not equal")
+	}
+}
+
+// TestLoopsMayEnd: whoever asks for elements may have had enough.
+func TestLoopsMayEnd(t *testing.T) {
+	t.Parallel()
+	set := drivers.NewSet(drivers.SetNet, drivers.AddrMember(addr("10.0.0.1")), drivers.AddrMember(addr("10.0.0.2")), drivers.AddrMember(addr("fd00::1")), drivers.AddrMember(addr("fd00::2")))
+	a := atom{shape: shape{side: srcAddr}, set: "s"}
+	with := newMerged(map[atom]*drivers.ObjectRef{a: {}}, nil, map[drivers.SetID]*drivers.Set{"s": set})
+	without := newMerged(nil, nil, nil)
+	other := newMerged(map[atom]*drivers.ObjectRef{a: {}}, nil, map[drivers.SetID]*drivers.Set{"s": drivers.NewSet(drivers.SetNet)})
+	for _, c := range []Content{elems{"a": {Key: "a"}, "b": {Key: "b"}}, members{set: set}, members{set: set, v6: true}, with} {
+		first(t, c.All())
+	}
+	first(t, with.each(a))
+	first(t, with.affected(without, a))
+	first(t, without.affected(with, a))
+	first(t, with.affected(other, a))
+	first(t, other.affected(with, a))
+	first(t, runs([]Elem{{Key: "a", Owner: &drivers.ObjectRef{}}, {Key: "b"}}))
+}
+
+// first takes one of at least one.
+func first[T any](t *testing.T, seq iter.Seq[T]) {
+	t.Helper()
+	for range seq {
+		return
+	}
+	t.Error("there is none")
+}
+
+// TestPoisonedEndpoint: what needs nothing that is refused is as it was, a host's endpoint that is refused is on a stand-in.
+func TestPoisonedEndpoint(t *testing.T) {
+	t.Parallel()
+	s := smallState()
+	host := s.Endpoints[drivers.EndpointID{Kind: drivers.HostInterface, Sandbox: "h", Interface: "eth0"}]
+	c := newCompiler()
+	c.update(s.Clone(), nil)
+	c.setPoison(map[drivers.ObjectRef]error{refOf(host): errors.New("refused")})
+	c.update(s.Clone(), drivers.NewChanges())
+	low := s.Clone()
+	low.Endpoints[host.ID] = host.StandIn("refused")
+	if diff := cmp.Diff(objects(Render(low)), objects(c.prog)); diff != "" {
+		t.Errorf("a host's endpoint is refused (-want +got):\n%s", diff)
+	}
+	c.setPoison(nil)
+	c.update(s.Clone(), drivers.NewChanges())
+	if diff := cmp.Diff(objects(Render(s)), objects(c.prog)); diff != "" {
+		t.Errorf("it is not any more (-want +got):\n%s", diff)
+	}
+}
