@@ -71,7 +71,7 @@ One binary holds the agent of a node (tortie agent), the store (tortie store), a
 		c.GroupID = "use"
 		root.AddCommand(c)
 	}
-	for _, c := range append(storeCommands(), agentCommand(), joinCommand(), cleanCommand()) {
+	for _, c := range append(storeCommands(), agentCommand(), controllersCommand(), joinCommand(), cleanCommand()) {
 		c.GroupID = "daemons"
 		root.AddCommand(c)
 	}

@@ -41,7 +41,7 @@ tortie join), with certificates that the store has issued, each of them for what
 			if err := cfg.Validate(); err != nil {
 				return usage(err)
 			}
-			return store.Run(cmd.Context(), cfg)
+			return runStore(cmd.Context(), cfg)
 		},
 	}
 	f := cmd.Flags()

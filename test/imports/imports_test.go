@@ -41,6 +41,7 @@ var rules = []rule{
 		extern: []string{"github.com/RoaringBitmap/roaring/v2", "k8s.io/apimachinery"}},
 	{dir: "agent", only: []string{"agent", "api", "calcgraph", "=datastore", "=drivers", "internal", "ipam"},
 		never: []string{module + "/drivers/linux", module + "/drivers/ebpf", module + "/drivers/windows", module + "/drivers/vpp", "k8s.io/client-go"}},
+	{dir: "controllers", only: []string{"api", "controllers", "=datastore", "internal", "ipam"}},
 	{dir: "ctl", only: []string{"api", "calcgraph", "ctl", "datastore", "=drivers", "internal", "ipam"},
 		never: []string{module + "/drivers/linux", module + "/agent", "go.etcd.io/etcd/server"}},
 	{dir: "cni", only: []string{"cni", "internal"}, std: true, extern: []string{"github.com/containernetworking/cni/pkg", "golang.org/x/sys"},
