@@ -25,8 +25,8 @@ type pools struct {
 	store ipam.Store
 }
 
-func newPools(s ipam.Store) pools {
-	return pools{ipam.New(ipam.Config{Store: s, Node: "node1"}), s}
+func newPools(s ipam.Store, oneByOne ...bool) pools {
+	return pools{ipam.New(ipam.Config{Store: s, Node: "node1", OneByOne: slices.Contains(oneByOne, true)}), s}
 }
 
 func (p pools) Pools(ctx context.Context, _ func([]*api.IPPool) bool) ([]*api.IPPool, error) {
@@ -62,10 +62,20 @@ func poolHost(choose bool) func(*testing.T) *host {
 	}
 }
 
+// kubeHost is a host with pools whose store is Kubernetes'.
+func kubeHost(choose bool) func(*testing.T) *host {
+	return func(t *testing.T) *host {
+		h := poolHost(choose)(t)
+		h.kube = true
+		return h
+	}
+}
+
 func withAndWithoutPools(t *testing.T, fn func(*testing.T, func(*testing.T) *host)) {
 	t.Run("addresses that no pool has", func(t *testing.T) { fn(t, newHost) })
 	t.Run("given addresses of a pool", func(t *testing.T) { fn(t, poolHost(false)) })
 	t.Run("allocated addresses", func(t *testing.T) { fn(t, poolHost(true)) })
+	t.Run("pods of Kubernetes", func(t *testing.T) { fn(t, kubeHost(true)) })
 }
 
 // audit checks that who uses an address has it, and nobody else has any.
@@ -77,6 +87,16 @@ func (h *host) audit(when string) {
 	r, err := newPools(h.store).Audit(h.t.Context(), ipam.AuditOptions{})
 	if err != nil {
 		h.t.Fatal(err)
+	}
+	if h.kube { // where nothing in the store says who uses an address
+		var used []netip.Addr
+		for _, e := range h.begun.o.Ledger.List() {
+			used = append(used, e.Addrs...)
+		}
+		if r.Allocated != len(used) {
+			h.t.Errorf("%s: %d addresses are allocated, but %v used", when, r.Allocated, used)
+		}
+		return
 	}
 	if len(r.Leaked)+len(r.Missing)+len(r.Double) > 0 {
 		h.t.Errorf("%s: leaked %v, missing %v, double %v", when, r.Leaked, r.Missing, r.Double)

@@ -32,8 +32,11 @@ type host struct {
 	dir   string
 	notes string
 	store *mem.Store
-	// pools says that addresses come from pools, and choose that the pools choose them.
-	pools, choose bool
+	// pools says that addresses come from pools, and choose that the pools choose them; kube that the store is Kubernetes',
+	// which has the WorkloadEndpoints by itself.
+	pools, choose, kube bool
+	pod                 Pod        // what annotations say there
+	begun               *Workloads // the last
 
 	mu             sync.Mutex // of the three
 	steps, crashAt int        // 0 = never
@@ -82,9 +85,13 @@ func (h *host) begin() *Workloads {
 		Ready: func() string { return "" }, Log: slog.New(slog.DiscardHandler),
 	}
 	if h.pools {
-		o.Addresses = newPools(crashStore{h.store, h})
+		o.Addresses = newPools(crashStore{h.store, h}, h.kube)
+	}
+	if h.kube {
+		o.Pods = h
 	}
 	w := New(o)
+	h.begun = w
 	ifaces := []drivers.HostIface{}
 	for name := range h.links {
 		ifaces = append(ifaces, drivers.HostIface{Name: name})
@@ -153,6 +160,20 @@ func (h *host) Attached(_ context.Context, id drivers.EndpointID, e *calcgraph.L
 	return 1, h.step()
 }
 
+func (h *host) WaitPod(_ context.Context, key api.Key, uid string) (Pod, error) {
+	if key.Namespace != "shop" || key.Name != "node1-k8s-db--0-eth0" || uid != "uid-1" {
+		h.t.Errorf("waiting for %s with UID %s", key, uid)
+	}
+	return h.pod, h.step()
+}
+
+func (h *host) WaitMember(_ context.Context, _ api.Key, _ string, addrs []netip.Addr) error {
+	if len(addrs) == 0 {
+		h.t.Errorf("step %d: waiting for no address", h.steps)
+	}
+	return h.step()
+}
+
 func (h *host) LedgerRead(context.Context) error { return h.step() }
 
 func (h *host) WaitSeen(ctx context.Context, key api.Key, revision string) (uint64, error) {
@@ -208,6 +229,7 @@ type crashStore struct {
 }
 
 func (s crashStore) Create(ctx context.Context, o api.Object) (api.Object, error) {
+	s.h.mayWrite(api.KeyOf(o))
 	if err := s.h.step(); err != nil {
 		return nil, err
 	}
@@ -223,7 +245,22 @@ func (s crashStore) Update(ctx context.Context, o api.Object) (api.Object, error
 	return got, errors.Join(err, s.h.step())
 }
 
+// mayWrite checks that nobody writes what Kubernetes has by itself.
+func (h *host) mayWrite(key api.Key) {
+	if h.kube && key.Kind == "WorkloadEndpoint" {
+		h.t.Errorf("step %d: a write of %s", h.steps, key)
+	}
+}
+
 func (s crashStore) Txn(ctx context.Context, ops ...datastore.Op) error {
+	for _, op := range ops {
+		if s.h.mayWrite(op.Key); op.Object != nil {
+			s.h.mayWrite(api.KeyOf(op.Object))
+		}
+	}
+	if s.h.kube && len(ops) > 1 {
+		s.h.t.Errorf("step %d: %d writes as one", s.h.steps, len(ops))
+	}
 	if err := s.h.step(); err != nil {
 		return err
 	}
@@ -264,8 +301,11 @@ func (h *host) nothing(w *Workloads, when string) {
 // plugged checks that sandbox s is plugged in, and nothing else.
 func (h *host) plugged(w *Workloads, s, when string) {
 	h.t.Helper()
-	if len(h.links) != 1 || len(h.attached) != 1 || h.attached[endpointID(s)] == nil || len(h.weps()) != 1 || len(w.o.Ledger.List()) != 1 ||
-		h.weps()[0].(*api.WorkloadEndpoint).Spec.ContainerID != s {
+	written := len(h.weps()) == 0
+	if !h.kube {
+		written = len(h.weps()) == 1 && h.weps()[0].(*api.WorkloadEndpoint).Spec.ContainerID == s
+	}
+	if len(h.links) != 1 || len(h.attached) != 1 || h.attached[endpointID(s)] == nil || !written || len(w.o.Ledger.List()) != 1 {
 		h.t.Errorf("%s: there are links %v, graph %v, store %v, ledger %v", when, h.links, h.attached, h.weps(), w.o.Ledger.List())
 	}
 }
@@ -281,11 +321,19 @@ func (h *host) attach(w *Workloads, sandbox string) error {
 	}
 	defer f.Close()
 	r := agentapi.AttachRequest{Sandbox: sandbox, Interface: "eth0", Workload: agentapi.Workload{Name: "db-0"}}
+	if h.kube {
+		r.Workload = db0()
+	}
 	if !h.choose {
 		r.Addresses = []netip.Addr{netip.MustParseAddr("10.65.0.2")}
 	}
 	_, err = w.Attach(h.t.Context(), r, f)
 	return err
+}
+
+// db0 is a pod.
+func db0() agentapi.Workload {
+	return agentapi.Workload{Orchestrator: "k8s", Namespace: "shop", Name: "db-0", UID: "uid-1"}
 }
 
 func (h *host) detach(w *Workloads, sandbox string) error {
