@@ -133,6 +133,12 @@ func TestNetworkPolicy(t *testing.T) {
 		{"an exception that is not within", `{"ingress":[{"from":[{"ipBlock":{"cidr":"10.0.0.0/8","except":["192.0.2.0/24"]}}]}]}`,
 			[]string{"select " + k8s, "types [Ingress]", "in Allow UNREADABLE"},
 			[]string{`spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: "192.0.2.0/24": must be a part of 10.0.0.0/8, and smaller`}},
+		{"a block with bits behind its length", `{"ingress":[{"from":[{"ipBlock":{"cidr":"10.1.2.3/8","except":["10.1.2.3/16"]}}]}]}`,
+			[]string{"select " + k8s, "types [Ingress]", "in Allow from {nets:[10.0.0.0/8],notNets:[10.1.0.0/16]}"}, nil},
+		{"blocks that old servers took, and that can be read in two ways", `{"ingress":[{"from":[{"ipBlock":{"cidr":"010.0.0.0/8"}}]},{"from":[{"ipBlock":{"cidr":"::ffff:10.0.0.0/104"}}]},{}]}`,
+			[]string{"select " + k8s, "types [Ingress]", "in Allow UNREADABLE", "in Allow UNREADABLE", "in Allow"},
+			[]string{`spec.ingress[0].from[0].ipBlock.cidr: Invalid value: "010.0.0.0/8": "010.0.0.0/8" is not a prefix in CIDR notation`,
+				`spec.ingress[1].from[0].ipBlock.cidr: Invalid value: "::ffff:10.0.0.0/104": "::ffff:10.0.0.0/104" is an IPv4 address inside an IPv6 one; write it as IPv4`}},
 		{"a protocol that has no ports", `{"ingress":[{"ports":[{"protocol":"ICMP"}]}]}`, []string{"select " + k8s, "types [Ingress]", "in Allow UNREADABLE"},
 			[]string{`spec.ingress[0].ports[0]: Invalid value: "": protocol ICMP is not TCP, UDP or SCTP`}},
 		{"an endPort of a name", `{"ingress":[{"ports":[{"port":"web","endPort":90}]}]}`, []string{"select " + k8s, "types [Ingress]", "in Allow UNREADABLE"},
@@ -174,6 +180,32 @@ func TestNetworkPolicyMetadata(t *testing.T) {
 	}
 	if p.Kind != "NetworkPolicy" || p.APIVersion != api.GroupVersion || p.Spec.Tier != "default" || *p.Spec.Order != 1000 {
 		t.Errorf("%s %s in tier %s, order %v", p.APIVersion, p.Kind, p.Spec.Tier, *p.Spec.Order)
+	}
+}
+
+// TestNetworkPolicyLarge: a server has no limits on these, and what it has taken is enforced.
+func TestNetworkPolicyLarge(t *testing.T) {
+	var values, expressions, ports []string
+	for i := range 3000 {
+		values = append(values, fmt.Sprintf(`"v%d"`, i))
+	}
+	for i := range 300 {
+		expressions = append(expressions, fmt.Sprintf(`{"key":"k%d","operator":"NotIn","values":[%s]}`, i, strings.Join(values[:10], ",")))
+		ports = append(ports, fmt.Sprintf(`{"port":%d}`, 2*i+1))
+	}
+	expressions = append(expressions, `{"key":"a","operator":"In","values":[`+strings.Join(values, ",")+`]}`)
+	selector := `{"matchExpressions":[` + strings.Join(expressions, ",") + `]}`
+	p, problems, err := NetworkPolicy([]byte(`{"metadata":{"name":"np","namespace":"red"},"spec":{"podSelector":` + selector +
+		`,"ingress":[{"from":[{"podSelector":` + selector + `}],"ports":[` + strings.Join(ports, ",") + `]}]}}`))
+	if err != nil || len(problems) > 0 {
+		t.Fatal(err, problems)
+	}
+	if _, err := api.SubjectSelector(p); err != nil {
+		t.Error(err)
+	}
+	r := p.Spec.Ingress[0]
+	if _, err := api.EntitySelector("red", &r.Source); err != nil || len(r.Unreadable) > 0 || len(r.Destination.Ports) != 300 {
+		t.Errorf("%v, %v, %d ports", err, r.Unreadable, len(r.Destination.Ports))
 	}
 }
 

@@ -170,9 +170,9 @@ func ifaceOf(p *corev1.Pod) string { return "tort" + string(p.UID) }
 func (g *generator) block() *networkingv1.IPBlock {
 	b := pick(g,
 		networkingv1.IPBlock{CIDR: "10.0.0.0/8", Except: []string{"10.1.0.0/16"}},
-		networkingv1.IPBlock{CIDR: "10.0.0.0/8", Except: []string{"10.0.0.2/32", "10.1.0.0/24"}},
+		networkingv1.IPBlock{CIDR: "10.0.0.0/8", Except: []string{"10.0.0.2/32", "10.1.0.9/24"}},
 		networkingv1.IPBlock{CIDR: "0.0.0.0/0"}, networkingv1.IPBlock{CIDR: "::/0", Except: []string{"fd00::/16"}},
-		networkingv1.IPBlock{CIDR: "fd00::/12"}, networkingv1.IPBlock{CIDR: "192.0.2.0/25"})
+		networkingv1.IPBlock{CIDR: "fd00::9/12"}, networkingv1.IPBlock{CIDR: "192.0.2.0/25"})
 	return &b
 }
 
