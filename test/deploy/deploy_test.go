@@ -3,6 +3,7 @@
 package deploy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -141,8 +142,8 @@ func TestParts(t *testing.T) {
 	var kinds []string
 	for _, o := range parts(t) {
 		id := o.Kind + "/" + o.Name
-		if d := cmp.Diff(string(o.raw), string(m[id].raw)); d != "" {
-			t.Errorf("%s; run go test ./... -update in test/helm: %s", id, d)
+		if !bytes.Equal(o.raw, m[id].raw) {
+			t.Errorf("%s has changed; in test/helm: go test ./... -update", id)
 		}
 		if plural, group, _ := strings.Cut(o.Name, "."); o.Kind == "CustomResourceDefinition" && group == "projectcalico.org" {
 			kinds = append(kinds, plural)
@@ -344,5 +345,47 @@ func TestExamples(t *testing.T) {
 		if err := kyaml.UnmarshalStrict(o.raw, &p); err != nil || o.Kind != "NetworkPolicy" {
 			t.Errorf("%s/%s: %v", o.Kind, o.Name, err)
 		}
+	}
+}
+
+// TestClean: what takes Tortie off the nodes has of them what the agent had, and removes what it is told of.
+func TestClean(t *testing.T) {
+	m := manifest(t)
+	agent := decode[appsv1.DaemonSet](t, m, "DaemonSet/tortie-agent").Spec.Template.Spec
+	for _, o := range read(t, "deploy/clean.yaml") {
+		if o.Namespace != "tortie-clean" && o.Name != "tortie-clean" {
+			t.Errorf("%s/%s is in the namespace %q", o.Kind, o.Name, o.Namespace)
+		}
+		m["clean "+o.Kind+"/"+o.Name] = o
+	}
+	pod := decode[appsv1.DaemonSet](t, m, "clean DaemonSet/clean").Spec.Template.Spec
+	host := func(vs []corev1.Volume) (paths []string) {
+		for _, v := range vs {
+			if v.HostPath != nil {
+				paths = append(paths, v.HostPath.Path)
+			}
+		}
+		return paths
+	}
+	if d := cmp.Diff(host(agent.Volumes), host(pod.Volumes)); d != "" {
+		t.Error(d)
+	}
+	want, c := agent.Containers[0], pod.Containers[0]
+	if d := cmp.Diff(want.SecurityContext, c.SecurityContext); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(want.VolumeMounts, c.VolumeMounts); d != "" || c.Image != want.Image {
+		t.Errorf("image %s: %s", c.Image, d)
+	}
+	settings := func(id string) config.Config {
+		c, err := config.Parse([]byte(decode[corev1.ConfigMap](t, m, id).Data["agent.yaml"]))
+		if err != nil {
+			t.Fatalf("%s: %v", id, err)
+		}
+		return c
+	}
+	one, other := settings("ConfigMap/tortie-config"), settings("clean ConfigMap/clean")
+	if d := cmp.Diff(one.CNI, other.CNI); d != "" || one.RunDir != other.RunDir || one.StateDir != other.StateDir {
+		t.Errorf("%s %s %s", other.RunDir, other.StateDir, d)
 	}
 }

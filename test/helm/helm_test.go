@@ -108,8 +108,12 @@ func TestManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not what is rendered; in test/helm: go test ./... -update\n%s",
-			manifest, cmp.Diff(lines(string(got)), lines(string(want))))
+		g, w := lines(string(got)), lines(string(want))
+		i := 0
+		for i < min(len(g), len(w)) && g[i] == w[i] {
+			i++
+		}
+		t.Errorf("%s is not what is rendered, from line %d on; in test/helm: go test ./... -update", manifest, i+1)
 	}
 }
 
