@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tortie/tortie/datastore"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -74,13 +75,17 @@ func (f *feed) run(ctx context.Context) {
 			delay = 0
 			continue
 		}
+		most := f.s.pace.maxBackoff
 		if err != nil {
 			f.note(err)
+			if errors.Is(translate(ctx, err), datastore.ErrForbidden) {
+				most = f.s.pace.refused
+			}
 		}
 		if time.Since(start) > f.s.pace.steady {
 			delay = 0
 		}
-		delay = min(max(2*delay, f.s.pace.minBackoff), f.s.pace.maxBackoff)
+		delay = min(max(2*delay, f.s.pace.minBackoff), most)
 		f.h.wait(ctx, jitter(delay))
 	}
 }
@@ -93,10 +98,13 @@ func (f *feed) note(err error) {
 
 // absent is called for each answer that there is no such resource. It returns when it is worth to ask again.
 func (f *feed) absent(ctx context.Context) {
+	f.mu.Lock()
 	f.gone++
+	gone := f.gone
+	f.mu.Unlock()
 	// Whoever served it may be just starting, or be the wrong one to ask: what is enforced is not dropped on one answer.
-	if f.gone < f.s.pace.confirm && f.h.size(f.t) > 0 {
-		f.h.wait(ctx, jitter(min(f.s.pace.maxBackoff, f.s.pace.minBackoff<<(2*f.gone))))
+	if gone < f.s.pace.confirm && f.h.size(f.t) > 0 {
+		f.h.wait(ctx, jitter(min(f.s.pace.maxBackoff, f.s.pace.minBackoff<<min(2*gone, 8))))
 		return
 	}
 	if f.h.size(f.t) > 0 {
