@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -595,6 +596,44 @@ func TestKubeNode(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestBootOrder: in a new boot it is said first that the network is not there, and that it is only after the annotation which
+// says that this boot's agent enforces; a failure is tried again.
+func TestBootOrder(t *testing.T) {
+	c := newCluster()
+	defer c.Close()
+	c.node = &api.Node{TypeMeta: meta("Node"), ObjectMeta: metav1.ObjectMeta{Name: "node1", ResourceVersion: "1",
+		Annotations: map[string]string{bootIDAnnotation: "boot1"}}}
+	ready := false
+	k := &kubeNode{bootID: "boot2", ready: func() bool { return ready }, log: slog.New(slog.DiscardHandler)}
+	r := &registrar{name: "node1", fixed: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}, kube: k, log: k.log,
+		store: func() (datastore.Store, error) { return c, nil }}
+	k.saw(c.node)
+	step := func(what string, want ...string) {
+		t.Helper()
+		if _, err := r.register(t.Context()); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if got := c.takeCalls(); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	step("at the start", "network of node1 unavailable=true TortieIsStarting", "update Node/node1")
+	if c.node.Annotations[bootIDAnnotation] != "boot1" {
+		t.Error("the boot is confirmed before policy is enforced")
+	}
+	step("again")
+	if k.settled() {
+		t.Error("settled")
+	}
+	ready = true
+	c.node.ResourceVersion = "the kubelet has written" // which the watch has not told yet
+	step("enforcing", "update Node/node1", "update Node/node1", "network of node1 unavailable=false TortieIsUp")
+	if c.node.Annotations[bootIDAnnotation] != "boot2" || !k.settled() {
+		t.Errorf("%v", c.node.Annotations)
+	}
+	step("again")
 }
 
 // hostAddress is an address of this machine, which is no loopback.

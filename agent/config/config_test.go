@@ -74,6 +74,43 @@ mtu: 1400
 	}
 }
 
+// TestKubernetes: a store of Kubernetes, from the file and from what flags say.
+func TestKubernetes(t *testing.T) {
+	c, err := Parse([]byte(`
+nodeName: node1
+store: {kubernetes: {apiServers: ["https://10.0.0.1:6443"]}}
+cni: {binDir: /host/opt/cni/bin, confDir: /host/etc/cni/net.d, ipam: {type: tortie, families: [IPv4]}}
+`))
+	if err == nil {
+		err = c.Validate()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := c.Store.Kubernetes; k == nil || len(k.APIServers) != 1 || c.CNI.ConfName != "10-tortie.conflist" || c.CNI.Network != "tortie" || c.CNI.IPAM["type"] != "tortie" {
+		t.Errorf("%+v %+v", c.Store, c.CNI)
+	}
+	for _, x := range []struct {
+		say  []string
+		want Store
+	}{
+		{[]string{"kubernetes"}, Store{Kubernetes: &Kubernetes{Kubeconfig: "/old", APIServers: []string{"https://a"}}}},
+		{[]string{"kubernetes:/new"}, Store{Kubernetes: &Kubernetes{Kubeconfig: "/new", APIServers: []string{"https://a"}}}},
+		{[]string{"unix:///s"}, Store{Endpoints: []string{"unix:///s"}}},
+		{[]string{"https://a:1", "https://b:1"}, Store{Endpoints: []string{"https://a:1", "https://b:1"}}},
+	} {
+		s := Store{Kubernetes: &Kubernetes{Kubeconfig: "/old", APIServers: []string{"https://a"}}}
+		s.Use(x.say)
+		if d := cmp.Diff(x.want, s); d != "" {
+			t.Errorf("%v: %s", x.say, d)
+		}
+	}
+	s := Store{Endpoints: []string{"unix:///s"}}
+	if s.Use([]string{"kubernetes"}); s.Kubernetes == nil {
+		t.Error("kubernetes over a file with etcd")
+	}
+}
+
 func TestWhatIsWrittenCanBeRead(t *testing.T) {
 	want := Default()
 	b, err := yaml.Marshal(want)
@@ -92,6 +129,8 @@ func TestParseErrors(t *testing.T) {
 		{"nodename: a", "unknown key nodename, did you mean nodeName?"},
 		{"mtuu: 1\nstatDir: /x", "unknown key mtuu, did you mean mtu?\nunknown key statDir, did you mean stateDir?"},
 		{"store: {endpoint: [a]}", "unknown key store.endpoint, did you mean endpoints?"},
+		{"store: {kubernetes: {kubecfg: x}}", "unknown key store.kubernetes.kubecfg, did you mean kubeconfig?"},
+		{"cni: {bindir: x}", "unknown key cni.bindir, did you mean binDir?"},
 		{"zzzzzzzzzz: 1", "unknown key zzzzzzzzzz (known: allowEncapFromWorkloads, "},
 		{"mtu: big", "mtu: a string doesn't fit here"},
 		{"mtu: 1\nmtu: 2", `key "mtu" already set`},
@@ -140,16 +179,22 @@ func TestFixed(t *testing.T) {
 func TestValidateTellsAll(t *testing.T) {
 	c := Config{NodeName: "Not A Name", NodeAddresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("10.0.0.1/8")},
 		InterfacePrefix: "muchtoolong", MTU: 5, EndpointToHost: "drop", Listen: "nowhere", ResyncInterval: -1,
-		Store: Store{Endpoints: []string{"ftp://x"}, CertFile: "x", Username: "y"}}
+		Store: Store{Endpoints: []string{"ftp://x"}, CertFile: "x", Username: "y"},
+		CNI: CNI{ConfName: "../x.conflist", Network: "a b", BinDir: "bin", IPAM: map[string]any{"families": "x"}}}
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("nothing is wrong")
 	}
 	for _, field := range []string{"nodeName", "nodeAddresses", "interfacePrefix", "mtu", "endpointToHost", "logFormat", "listen",
-		"resyncInterval", "driver", "stateDir", "runDir", "bootIDFile", "applyTimeout", "store.endpoints", "store.certFile", "store.username"} {
+		"resyncInterval", "driver", "stateDir", "runDir", "bootIDFile", "applyTimeout", "store.endpoints", "store.certFile", "store.username", "cni.confName",
+		"cni.network", "cni.binDir", "cni.ipam.type"} {
 		if !strings.Contains(err.Error(), field+":") && !strings.Contains(err.Error(), field+",") {
 			t.Errorf("nothing about %s in:\n%v", field, err)
 		}
+	}
+	c.Store.Kubernetes = &Kubernetes{APIServers: []string{"10.0.0.1:6443"}}
+	if err := c.Validate(); !strings.Contains(err.Error(), "store.kubernetes.apiServers") || strings.Contains(err.Error(), "store.endpoints") {
+		t.Error(err)
 	}
 }
 
