@@ -1,0 +1,163 @@
+package controllers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/datastore/kube"
+	"github.com/tortie/tortie/ipam"
+	"github.com/tortie/tortie/test/kubetest"
+)
+
+// cluster is a real API server, and kubectl.
+type cluster struct {
+	t *testing.T
+	*kubetest.Server
+}
+
+func (c *cluster) try(stdin string, args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(kubetest.Bin, "kubectl"), append([]string{"--kubeconfig", c.Kubeconfig()}, args...)...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	return out.String(), nil
+}
+
+func (c *cluster) kubectl(stdin string, args ...string) string {
+	c.t.Helper()
+	out, err := c.try(stdin, args...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}
+
+// shows waits until kubectl says what it should.
+func (c *cluster) shows(want string, args ...string) {
+	c.t.Helper()
+	var got string
+	var err error
+	deadline := time.Now().Add(60 * time.Second)
+	for tick := time.NewTicker(200 * time.Millisecond); ; <-tick.C {
+		if got, err = c.try("", args...); err == nil && got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("kubectl %s: %v\n%s\nwant\n%s", strings.Join(args, " "), err, got, want)
+		}
+	}
+}
+
+// TestServer has the controllers work with a real API server: all that they write is as it takes it.
+func TestServer(t *testing.T) {
+	s, err := kubetest.Start(t.TempDir(), nil)
+	if errors.Is(err, kubetest.ErrMissing) && os.Getenv("TORTIE_E2E") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	c := &cluster{t, s}
+	c.kubectl("", "apply", "--server-side", "-f", "../deploy/crds")
+	c.kubectl("", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+
+	rc, err := kube.Config{Kubeconfig: s.Kubeconfig()}.RESTConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, leases := corev1client.NewForConfigOrDie(rc), coordinationv1client.NewForConfigOrDie(rc)
+	open := func(ctx context.Context) (datastore.Store, error) {
+		return kube.Open(ctx, kube.Config{Kubeconfig: s.Kubeconfig()})
+	}
+	all, err := New(Config{OpenStore: open, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Registry: prometheus.NewRegistry(),
+		Kubernetes: &Kubernetes{Core: core, Lease: Lease{Client: leases, Namespace: "default", Identity: "test"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- all.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+
+	// Tiers: the built-in ones come, and one that is deleted waits for its policies, and says so.
+	c.shows("default:tortie.io/policies kube-admin:tortie.io/policies kube-baseline:tortie.io/policies ", "get", "tiers",
+		"-o", "jsonpath={range .items[*]}{.metadata.name}:{.metadata.finalizers[0]} {end}")
+	c.kubectl("{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: ops}, spec: {order: 5, defaultAction: Pass}}\n---\n"+
+		"{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: dns}, spec: {tier: ops, selector: all(), types: [Ingress]}}", "apply", "-f", "-")
+	c.shows("tortie.io/policies", "get", "tier", "ops", "-o", "jsonpath={.metadata.finalizers[0]}")
+	c.kubectl("", "delete", "tier", "ops", "--wait=false")
+	c.shows("it goes when its policies are gone: GlobalNetworkPolicy/dns", "get", "tier", "ops", "-o", "jsonpath={.status.conditions[0].message}")
+	c.kubectl("", "delete", "globalnetworkpolicies.projectcalico.org", "dns")
+	c.kubectl("", "wait", "--for=delete", "tier/ops", "--timeout=60s")
+
+	// Nodes: no network after a boot, and an endpoint of each.
+	c.kubectl(`{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "annotations": {"projectcalico.org/IPv4Address": "192.0.2.1/24"}}}`, "apply", "-f", "-")
+	c.kubectl("", "patch", "node", "n1", "--subresource=status", "-p", `{"status": {"nodeInfo": {"bootID": "b1", "operatingSystem": "linux"}}}`)
+	c.shows("True NodeRebooted", "get", "node", "n1", "-o", `jsonpath={.status.conditions[?(@.type=="NetworkUnavailable")].status} {.status.conditions[?(@.type=="NetworkUnavailable")].reason}`)
+	c.kubectl("", "annotate", "node", "n1", bootAnnotation+"=b1")
+	c.shows("False", "get", "node", "n1", "-o", `jsonpath={.status.conditions[?(@.type=="NetworkUnavailable")].status}`)
+	c.kubectl("{apiVersion: projectcalico.org/v3, kind: KubeControllersConfiguration, metadata: {name: default}, spec: {controllers: {node: {leakGracePeriod: 3s, hostEndpoint: {autoCreate: Enabled}}}}}", "apply", "-f", "-")
+	c.shows(`* ["192.0.2.1"]`, "get", "hostendpoint", "n1-auto-hep", "-o", "jsonpath={.spec.interfaceName} {.spec.expectedIPs}")
+
+	c.addresses(open)
+	// What they say of themselves.
+	if missing, problems := all.Ready(); len(missing)+len(problems) > 0 || all.Live() != nil {
+		t.Errorf("ready: %v %v, live: %v", missing, problems, all.Live())
+	}
+}
+
+// addresses has one pod that lives, one that finished and one that is gone: only the first keeps its address, and what a
+// node that is gone had goes as a whole.
+func (c *cluster) addresses(open func(context.Context) (datastore.Store, error)) {
+	t := c.t
+	store, err := open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	c.kubectl(poolYAML("v4", "10.0.0.0/24", ""), "apply", "-f", "-")
+	c.kubectl("{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}", "apply", "-f", "-")
+	for _, name := range []string{"alive", "finished"} {
+		c.kubectl("{apiVersion: v1, kind: Pod, metadata: {name: "+name+"}, spec: {nodeName: n1, containers: [{name: c, image: none}]}}", "apply", "-f", "-")
+	}
+	uid := func(pod string) string { return c.kubectl("", "get", "pod", pod, "-o", "jsonpath={.metadata.uid}") }
+	alloc := map[string]*ipam.Allocator{}
+	for _, n := range []string{"n1", "n2"} {
+		alloc[n] = ipam.New(ipam.Config{Store: store, Node: n, OneByOne: true})
+	}
+	for _, x := range []struct{ node, pod, uid string }{
+		{"n1", "alive", uid("alive")}, {"n1", "finished", uid("finished")}, {"n1", "gone", "2d1e3c9a-0000-4000-8000-000000000000"}, {"n2", "gone-too", "2d1e3c9a-0000-4000-8000-000000000001"},
+	} {
+		if _, err := alloc[x.node].Assign(t.Context(), ipam.Request{Handle: "h-" + x.pod, V4: true,
+			Owner: api.Owner{Namespace: "default", Pod: x.pod, UID: x.uid}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.kubectl("", "patch", "pod", "finished", "--subresource=status", "-p", `{"status": {"phase": "Succeeded"}}`)
+	c.shows("host:n1 [h-alive] ", "get", "ipamblocks", "-o", `jsonpath={range .items[*]}{.spec.affinity} [{.spec.attributes[*].handle_id}] {end}`)
+	c.shows("n1 ", "get", "blockaffinities", "-o", `jsonpath={range .items[*]}{.spec.node} {end}`)
+}
