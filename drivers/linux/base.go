@@ -55,7 +55,6 @@ func (c *compiler) buildBase(u *unit) {
 	b.post()
 	b.masquerade()
 	b.arp()
-	u.face = ""
 }
 
 func nodeRef() drivers.ObjectRef { return drivers.ObjectRef{Kind: drivers.ObjNode} }

@@ -70,6 +70,9 @@ func TestNothingIsKept(t *testing.T) {
 func owned(p Program, o drivers.ObjectRef) []string {
 	var all []string
 	for k, c := range p.Chains {
+		if c.Owner == o {
+			all = append(all, k.Name)
+		}
 		for i, r := range c.Rules {
 			if r.Owner != nil && *r.Owner == o || r.Owner == nil && c.Owner == o {
 				all = append(all, fmt.Sprintf("rule %d of %s", i, k.Name))
@@ -123,8 +126,15 @@ func TestHeldIsOut(t *testing.T) {
 				}
 				c.setHold(map[drivers.ObjectRef]bool{o: true})
 				c.update(crowd.s.Clone(), drivers.NewChanges())
-				if left := owned(c.prog, o); len(left) > 0 && len(blame) > 0 {
+				if left := owned(c.prog, o); len(left) > 0 {
 					t.Fatalf("seed %d, limits %d: %s is held, and there is %v", seed, i, o, left)
+				}
+				for _, name := range blame {
+					// What is jumped to is there, and denies, as a stand-in would.
+					ch := c.prog.Chains[Key{Inet, name}]
+					if ch != nil && o.Kind == drivers.ObjPolicy && (len(ch.Rules) != 1 || !slices.Equal(ch.Rules[0].Actions, does(ActDrop))) {
+						t.Fatalf("seed %d, limits %d: %s is held, and %s has %v", seed, i, o, name, ch.Rules)
+					}
 				}
 				for _, p := range all {
 					if p.Kind == drivers.ObjEndpoint && p != o {
@@ -397,7 +407,11 @@ func TestMergedContents(t *testing.T) {
 			from = append(from, randomMerged(rng, s, 0, !ranked))
 		}
 		for n, old := range from {
+			was := spelledOut(old)
 			add, del := now.Diff(old)
+			if diff := cmp.Diff(was, spelledOut(old)); diff != "" {
+				t.Fatalf("%s, from %d: the comparison changed it:\n%s", s, n, diff)
+			}
 			have := spelledOut(old)
 			if err := (delta{add, del}).follow(have); err != nil {
 				t.Fatalf("%s, from %d: %v", s, n, err)
@@ -526,5 +540,111 @@ func TestPoisonedEndpoint(t *testing.T) {
 	c.update(s.Clone(), drivers.NewChanges())
 	if diff := cmp.Diff(objects(Render(s)), objects(c.prog)); diff != "" {
 		t.Errorf("it is not any more (-want +got):\n%s", diff)
+	}
+}
+
+// TestFirstUpdate: a compiler that is told of nothing at first renders what there is one of.
+func TestFirstUpdate(t *testing.T) {
+	t.Parallel()
+	c := newCompiler()
+	c.update(drivers.NewState(), drivers.NewChanges())
+	if diff := cmp.Diff(objects(Render(drivers.NewState())), objects(c.prog)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestCounting: where matches are counted each rule of a policy counts first, and does what it did.
+func TestCounting(t *testing.T) {
+	t.Parallel()
+	c := newCompiler()
+	c.counting = true
+	c.update(smallState(), nil)
+	n := 0
+	for _, ch := range c.prog.Chains {
+		for i := range ch.Rules {
+			r := &ch.Rules[i]
+			if counts := r.Actions[0].Kind == ActCount; counts != (ch.Owner.Kind == drivers.ObjPolicy) {
+				t.Errorf("%s: %s", ch.Name, r)
+			} else if counts {
+				r.Actions = r.Actions[1:]
+				n++
+			}
+		}
+	}
+	if diff := cmp.Diff(objects(Render(smallState())), objects(c.prog)); diff != "" || n == 0 {
+		t.Errorf("without what counts, %d rules (-want +got):\n%s", n, diff)
+	}
+}
+
+func TestShorten(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]int{0: 0, 119: 119, 120: 120, 121: 120, 500: 120} {
+		if got := shorten(strings.Repeat("x", n)); len(got) != want || strings.HasSuffix(got, "...") != (n > want) {
+			t.Errorf("of %d bytes %d are left: %s", n, len(got), got)
+		}
+	}
+	if got := shorten("a\xffb"); got != "a?b" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestInvalidPrefixes: prefixes that are none say nothing.
+func TestInvalidPrefixes(t *testing.T) {
+	t.Parallel()
+	s := smallState()
+	good := objects(Render(s))
+	s.Masquerade.From, s.Masquerade.Except = append(s.Masquerade.From, netip.Prefix{}), append(s.Masquerade.Except, netip.Prefix{})
+	for id, e := range s.Endpoints {
+		if id.Kind == drivers.Workload {
+			q := *e
+			q.SourcePrefixes, q.Addrs = append(q.SourcePrefixes, netip.Prefix{}), append(slices.Clone(q.Addrs), netip.Addr{})
+			s.Endpoints[id] = &q
+		}
+	}
+	s.Peers["n3"] = &drivers.Peer{Name: "n3", Addrs: []netip.Addr{{}}}
+	if diff := cmp.Diff(good, objects(Render(s))); diff != "" {
+		t.Errorf("(-without +with):\n%s", diff)
+	}
+}
+
+// TestTwiceClaimed: an interface that two workloads claim, or two of the host's, is nobody's, whatever its name.
+func TestTwiceClaimed(t *testing.T) {
+	t.Parallel()
+	allow := &drivers.Policy{ID: np("all"), In: []drivers.Rule{{Action: drivers.Allow}}, Out: []drivers.Rule{{Action: drivers.Allow}}}
+	allow.SetRuleIDs()
+	l := &drivers.TierList{Tiers: []drivers.TierPolicies{{Name: "default", Policies: []drivers.PolicyID{allow.ID}}}}
+	d := drivers.Directions{In: l, Out: l}
+	for _, kind := range []drivers.EndpointKind{drivers.Workload, drivers.HostInterface} {
+		for claims := 1; claims < 3; claims++ {
+			s := drivers.NewState()
+			s.Node = drivers.Node{WorkloadPrefixes: []string{"tort"}, EndpointToHost: drivers.ToHostReturn}
+			s.Policies[allow.ID] = allow
+			for i := range claims {
+				e := &drivers.Endpoint{ID: drivers.EndpointID{Kind: kind, Sandbox: fmt.Sprint(i), Interface: "eth0"}, Iface: "veth7", Policy: drivers.EndpointPolicy{Normal: d, Forward: d}}
+				if kind == drivers.Workload {
+					e.Policy.Forward, e.Addrs = drivers.Directions{}, []netip.Addr{addr("10.65.0.1")}
+				}
+				s.Endpoints[e.ID] = e
+			}
+			place := drivers.Place{Kind: drivers.PlaceWorkload, Iface: "veth7"}
+			if kind == drivers.HostInterface {
+				place.Kind = drivers.PlaceHostIface
+			}
+			process, eth1 := drivers.Place{Kind: drivers.PlaceProcess}, drivers.Place{Kind: drivers.PlaceHostIface, Iface: "eth1"}
+			var pks []drivers.Packet
+			for _, other := range []drivers.Place{process, eth1} {
+				for _, arp := range []bool{false, true} {
+					if arp && other == eth1 {
+						continue
+					}
+					here, there := addr("10.65.0.1"), addr("10.66.0.1")
+					pks = append(pks,
+						drivers.Packet{From: place, To: other, Src: here, Dst: there, Proto: l4UDP, SrcPort: 1, DstPort: 2, ARP: arp},
+						drivers.Packet{From: other, To: place, Src: there, Dst: here, Proto: l4UDP, SrcPort: 1, DstPort: 2, ARP: arp})
+				}
+			}
+			p := Render(s)
+			agree(t, s, &p, pks)
+		}
 	}
 }

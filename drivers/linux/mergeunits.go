@@ -61,7 +61,7 @@ func (p *piece) class() (class shape, uniform bool) {
 		s := a.shape
 		s.v6 = false
 		if i > 0 && s != class {
-			return class, false
+			return shape{}, false
 		}
 		class = s
 	}
@@ -262,7 +262,7 @@ func (g *merging) size() int {
 // rules are one rule for each shape, and the rest. name begins the names of the sets.
 func (g *merging) rules(c *compiler, u *unit, name string, st style) []Rule {
 	act := ruleActions(&drivers.Rule{Action: g.action}, st)
-	m := &matcher{c: c, unit: u, orig: st == styleOrig}
+	m := &matcher{orig: st == styleOrig}
 	var rules []Rule
 	for _, s := range slices.SortedFunc(maps.Keys(g.shapes), func(a, b shape) int { return cmp.Compare(a.String(), b.String()) }) {
 		o := &SetObject{Key: Key{Inet, name + "-" + s.String()}, Types: s.types(), Verdict: g.mixed, Owner: nodeRef()}
@@ -413,7 +413,7 @@ func (c *compiler) groupRun(u *unit, name string, ids []drivers.PolicyID, names 
 		flush()
 		one := c.policyRun(u, []drivers.PolicyID{id}, in, st)
 		r.rules = append(r.rules, one.rules...)
-		r.enforced, r.pass = r.enforced || one.enforced, r.pass || one.pass
+		r.enforced, r.pass = true, r.pass || one.pass
 		if one.missing {
 			r.missing = true
 			return r

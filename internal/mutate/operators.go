@@ -337,6 +337,8 @@ func (m *maker) call(c *ast.CallExpr) bool {
 	switch {
 	case id != nil && (id.Name == "make" || id.Name == "panic"):
 		return false // sizes are hints
+	case id != nil && (id.Name == "min" || id.Name == "max"):
+		return true // whatever the order
 	case id != nil && id.Name == "append":
 		for i := 1; i < len(c.Args); i++ {
 			e := m.without(c.Args, i)
