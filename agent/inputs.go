@@ -28,6 +28,9 @@ func (a *agent) watchStore(ctx context.Context) error {
 			}
 			a.workloads.Saw(e.Object)
 		}
+		if b.InSync && a.registrar.kube != nil {
+			a.registrar.kube.synced()
+		}
 		if back {
 			a.registrar.Kick()
 			a.workloads.Kick()

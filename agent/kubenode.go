@@ -39,9 +39,10 @@ type kubeNode struct {
 	ready  func() bool // policy is enforced on this node
 	log    *slog.Logger
 
-	mu   sync.Mutex
-	node *api.Node // as the watch has told it; nil = there is none yet
-	said string    // of the network: "", networkStarting, networkUp
+	mu     sync.Mutex
+	inSync bool      // the watch has told all that there is
+	node   *api.Node // as the watch has told it; nil = there is none yet
+	said   string    // of the network: "", networkStarting, networkUp
 }
 
 const (
@@ -59,6 +60,23 @@ func (k *kubeNode) saw(n *api.Node) (news bool) {
 		return was != n
 	}
 	return was.UID != n.UID || !reflect.DeepEqual(was.Spec, n.Spec) || !reflect.DeepEqual(was.Annotations, n.Annotations)
+}
+
+// synced says that the watch has told all that there is.
+func (k *kubeNode) synced() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.inSync = true
+}
+
+// missing says why there is no Node.
+func (k *kubeNode) missing(name string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.inSync {
+		return fmt.Errorf("%w: it has not told of Node %s yet", datastore.ErrUnavailable, name)
+	}
+	return fmt.Errorf("the kubelet has not registered node %s in the cluster yet", name)
 }
 
 func (k *kubeNode) known() *api.Node {
@@ -89,7 +107,7 @@ func (k *kubeNode) settled() bool {
 func (k *kubeNode) register(ctx context.Context, r *registrar) ([]netip.Prefix, error) {
 	n := k.known()
 	if n == nil {
-		return nil, fmt.Errorf("the kubelet has not registered node %s in the cluster yet", r.name)
+		return nil, k.missing(r.name)
 	}
 	addrs, err := k.addresses(r, n)
 	if err != nil {
