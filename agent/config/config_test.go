@@ -180,7 +180,7 @@ func TestValidateTellsAll(t *testing.T) {
 	c := Config{NodeName: "Not A Name", NodeAddresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("10.0.0.1/8")},
 		InterfacePrefix: "muchtoolong", MTU: 5, EndpointToHost: "drop", Listen: "nowhere", ResyncInterval: -1,
 		Store: Store{Endpoints: []string{"ftp://x"}, CertFile: "x", Username: "y"},
-		CNI: CNI{ConfName: "../x.conflist", Network: "a b", BinDir: "bin", IPAM: map[string]any{"families": "x"}}}
+		CNI:   CNI{ConfName: "../x.conflist", Network: "a b", BinDir: "bin", IPAM: map[string]any{"families": "x"}}}
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("nothing is wrong")
