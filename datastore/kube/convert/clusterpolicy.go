@@ -241,9 +241,8 @@ func strict(path string, data []byte, into any) ([]api.Problem, error) {
 }
 
 func joinPath(a, b string) string {
-	b = strings.TrimPrefix(b, ".")
-	if a == "" || b == "" || strings.HasPrefix(b, "[") {
-		return a + b
+	if a == "" {
+		return b
 	}
 	return a + "." + b
 }

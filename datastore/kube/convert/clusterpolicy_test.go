@@ -37,8 +37,8 @@ func TestClusterNetworkPolicy(t *testing.T) {
 			head("[Ingress]", "in Allow from "+allPods+" named one", "in Pass from {selector:projectcalico.org/orchestrator == 'k8s',namespaceSelector:a == 'x'}",
 				"in Deny from {selector:!has(b) && projectcalico.org/orchestrator == 'k8s',namespaceSelector:a == 'x'}"), nil},
 		{"a subject of pods", `{"tier":"Baseline","priority":0,"subject":{"pods":{"namespaceSelector":{"matchLabels":{"a":"x"}},"podSelector":{"matchLabels":{"b":"y"}}}},
-			"egress":[{"action":"Deny","to":[{"namespaces":{}}]}]}`,
-			[]string{`select b == "y" && ` + k8s, `of namespaces a == "x"`, "types [Egress]", "out Deny to " + allPods}, nil},
+			"egress":[{"action":"Deny","name":"none","to":[{"namespaces":{}}]}]}`,
+			[]string{`select b == "y" && ` + k8s, `of namespaces a == "x"`, "types [Egress]", "out Deny to " + allPods + " named none"}, nil},
 		{"networks by family", spec(`"egress":[{"action":"Deny","to":[{"networks":["10.0.0.1/8","::/0","192.0.2.0/24"]}]}]`),
 			head("[Egress]", "out Deny to {nets:[10.0.0.0/8,192.0.2.0/24]}", "out Deny to {nets:[::/0]}"), nil},
 		{"protocols", spec(`"egress":[{"action":"Accept","to":[{"networks":["10.0.0.0/8"]}],"protocols":[
@@ -81,7 +81,7 @@ func TestClusterNetworkPolicy(t *testing.T) {
 			head("[Egress]", "out Deny UNREADABLE"), []string{"spec.egress[0].to[1].networks: can't be combined with destinationNamedPort: only pods have named ports"}},
 		{"protocols that say nothing", spec(`"ingress":[{"action":"Accept","from":[{"namespaces":{}}],"protocols":[]},{"action":"Deny","from":[{"namespaces":{}}],"protocols":[{}]},
 			{"action":"Deny","from":[{"namespaces":{}}],"protocols":[{"tcp":{}},{"tcp":{"destinationPort":{}}},{"udp":{"destinationPort":{"number":1,"range":{"start":1,"end":2}}}},{"sctp":{"destinationPort":{"range":{"start":9,"end":9}}}},
-			{"tcp":{"destinationPort":{"number":65536}}},{"tcp":{"destinationPort":{"number":1}},"udp":{"destinationPort":{"number":1}}},{"destinationNamedPort":"Web"}]}]`),
+			{"tcp":{"destinationPort":{"number":65536}}},{"tcp":{"destinationPort":{"number":1}},"udp":{"destinationPort":{"number":1}}},{"destinationNamedPort":"Web"},{"udp":{"destinationPort":{"number":-1}}},{"udp":{"destinationPort":{"range":{"start":0,"end":5}}}},{"udp":{"destinationPort":{"range":{"start":5,"end":4}}}}]}]`),
 			head("[Ingress]", "in Allow UNREADABLE", "in Deny UNREADABLE", "in Deny UNREADABLE"),
 			[]string{"spec.ingress[0].protocols: must hold at least one protocol, if it is there",
 				"spec.ingress[1].protocols[0]: must be exactly one of tcp, udp, sctp and destinationNamedPort",
@@ -89,7 +89,14 @@ func TestClusterNetworkPolicy(t *testing.T) {
 				"spec.ingress[2].protocols[2]: destinationPort must be either a number or a range", "spec.ingress[2].protocols[3]: the range 9 to 9 ends before it begins, or where",
 				"spec.ingress[2].protocols[4]: port 65536 is not between 1 and 65535",
 				"spec.ingress[2].protocols[5]: must be exactly one of tcp, udp, sctp and destinationNamedPort",
-				`spec.ingress[2].protocols[6]: destinationNamedPort "Web": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)`}},
+				`spec.ingress[2].protocols[6]: destinationNamedPort "Web": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)`, "spec.ingress[2].protocols[7]: port -1 is not between 1 and 65535",
+				"spec.ingress[2].protocols[8]: port 0 is not between 1 and 65535", "spec.ingress[2].protocols[9]: the range 5 to 4 ends before it begins, or where"}},
+		{"ports at the ends", spec(`"ingress":[{"action":"Deny","from":[{"namespaces":{}}],"protocols":[{"tcp":{"destinationPort":{"range":{"start":1,"end":65535}}}}]}]`),
+			head("[Ingress]", "in Deny TCP from "+allPods+" to {ports:[1:65535]}"), nil},
+		{"every peer is looked at", spec(`"egress":[{"action":"Deny","to":[{"networks":["x"]},{},{"pods":{"namespaceSelector":{},"podSelector":{"matchExpressions":[{"key":"a","operator":"Near"}]}}}]}]`),
+			head("[Egress]", "out Deny UNREADABLE"),
+			[]string{`spec.egress[0].to[0].networks[0]: netip.ParsePrefix("x"): no '/'`, "spec.egress[0].to[1]: has no peer that this release knows",
+				`spec.egress[0].to[2].pods.podSelector: matchExpressions[0]: operator "Near" is not In, NotIn, Exists or DoesNotExist`}},
 		{"a bad operator, and a label without a value", spec(`"ingress":[{"action":"Deny","from":[{"namespaces":{"matchExpressions":[{"key":"a","operator":"In"}]}}]},{"action":"Deny","from":[{"namespaces":{"matchLabels":{"a":null}}}]}]`),
 			head("[Ingress]", "in Deny UNREADABLE", "in Deny UNREADABLE"),
 			[]string{`spec.ingress[0].from[0].namespaces: matchExpressions[0]: operator "In" with 0 values`, "spec.ingress[1].from[0].namespaces.matchLabels.a: must not be null"}},
@@ -154,6 +161,10 @@ func TestClusterNetworkPolicyUnusable(t *testing.T) {
 		"another kind":          {`{"kind":"NetworkPolicy","metadata":{"name":"a"}}`, `kind: "NetworkPolicy" is not ClusterNetworkPolicy`},
 		"no spec":               {`{"metadata":{"name":"a"}}`, "spec.tier: must be Admin or Baseline"},
 		"unknown tier":          {meta + `"tier":"Developer","priority":1,"subject":{"namespaces":{}}}}`, `spec.tier: "Developer" is neither Admin nor Baseline`},
+		"tier null":             {meta + `"tier":null,"priority":1,"subject":{"namespaces":{}}}}`, "reading ClusterNetworkPolicy a: spec.tier: must be Admin or Baseline"},
+		"tier of a wrong type":  {meta + `"tier":7,"priority":1,"subject":{"namespaces":{}}}}`, "spec.tier: must be Admin or Baseline"},
+		"both tier and subject": {meta + `"tier":7,"priority":1,"subject":{}}}`, "spec.tier: must be Admin or Baseline\nspec.subject: must hold either namespaces or pods"},
+		"too large":             {strings.Repeat(" ", api.MaxInput) + "{}", "reading a ClusterNetworkPolicy: value of 16777218 bytes is larger than 16777216"},
 		"tier twice":            {meta + `"tier":"Admin","tier":"Baseline","priority":1,"subject":{"namespaces":{}}}}`, "spec.tier: given twice"},
 		"spec twice":            {`{"metadata":{"name":"a"},"spec":{"tier":"Admin"},"spec":{"priority":1,"subject":{"namespaces":{}}}}`, "spec: given twice"},
 		"no priority":           {meta + `"tier":"Admin","subject":{"namespaces":{}}}}`, "spec.priority: must be a whole number"},
@@ -179,7 +190,7 @@ func TestClusterNetworkPolicyUnusable(t *testing.T) {
 // TestClusterNetworkPolicyVersion: a version that is not known may mean other things by the same words.
 func TestClusterNetworkPolicyVersion(t *testing.T) {
 	p, problems, err := ClusterNetworkPolicy([]byte(`{"apiVersion":"policy.networking.k8s.io/v1","metadata":{"name":"a"},"spec":` + spec(`"ingress":[{"action":"Accept","from":[{"namespaces":{}}]}]`) + `}`))
-	if err != nil || len(problems) != 1 || problems[0].Path != "apiVersion" || len(p.Spec.Ingress[0].Unreadable) != 1 {
+	if err != nil || len(problems) != 1 || problems[0].Error() != `apiVersion: "policy.networking.k8s.io/v1" is not policy.networking.k8s.io/v1alpha2` || len(p.Spec.Ingress[0].Unreadable) != 1 {
 		t.Errorf("got %+v, %v, %v", p, problems, err)
 	}
 }

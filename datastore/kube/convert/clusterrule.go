@@ -197,8 +197,10 @@ func clusterPortNumbers(p *cnp.Port) (api.Port, error) {
 			return api.Port{}, fmt.Errorf("the range %d to %d ends before it begins, or where", first, last)
 		}
 	}
-	if first < 1 || last > 65535 {
-		return api.Port{}, fmt.Errorf("port %d is not between 1 and 65535", max(last, first))
+	for _, n := range []int32{first, last} {
+		if n < 1 || n > 65535 {
+			return api.Port{}, fmt.Errorf("port %d is not between 1 and 65535", n)
+		}
 	}
 	return api.Port{First: uint16(first), Last: uint16(last)}, nil
 }
@@ -239,11 +241,7 @@ func clusterPods(path string, namespaces *metav1.LabelSelector, pods *cnp.Namesp
 	if err != nil {
 		return api.EntityRule{}, &api.Problem{Path: at, Reason: err.Error()}
 	}
-	selected, err := api.LabelSelector(of)
-	if err != nil {
-		return api.EntityRule{}, &api.Problem{Path: ofAt, Reason: err.Error()}
-	}
-	text, err := podsOnly(selected)
+	text, err := podsOnly(of)
 	if err != nil {
 		return api.EntityRule{}, &api.Problem{Path: ofAt, Reason: err.Error()}
 	}

@@ -23,13 +23,9 @@ func NetworkPolicy(data []byte) (*api.NetworkPolicy, []api.Problem, error) {
 	if err != nil {
 		return nil, problems, err
 	}
-	subject, err := api.LabelSelector(&from.Spec.PodSelector)
+	pods, err := podsOnly(&from.Spec.PodSelector)
 	if err != nil {
-		return nil, problems, unusable("spec.podSelector", err)
-	}
-	pods, err := podsOnly(subject)
-	if err != nil {
-		return nil, problems, unusable("spec.podSelector", err)
+		return nil, problems, api.Problem{Path: "spec.podSelector", Reason: err.Error()}
 	}
 	order := float64(networkPolicyOrder)
 	p := &api.NetworkPolicy{TypeMeta: typed(api.GroupVersion, "NetworkPolicy"), ObjectMeta: policyMeta(&from.ObjectMeta, NetworkPolicyPrefix, api.DefaultTier)}
@@ -38,13 +34,12 @@ func NetworkPolicy(data []byte) (*api.NetworkPolicy, []api.Problem, error) {
 	return p, problems, nil
 }
 
-// unusable says that a policy is absent because of a field.
-func unusable(field string, err error) error {
-	return api.Problem{Path: field, Reason: err.Error()}
-}
-
-// podsOnly returns a selector of pods, of those endpoints that s selects. Policies of Kubernetes mean nothing else.
-func podsOnly(s *selector.Selector) (string, error) {
+// podsOnly returns the selector of the endpoints that s selects, if they are pods. Policies of Kubernetes mean nothing else.
+func podsOnly(labels *metav1.LabelSelector) (string, error) {
+	s, err := api.LabelSelector(labels)
+	if err != nil {
+		return "", err
+	}
 	pods := selector.Node(selector.Eq{Label: api.LabelOrchestrator, Value: api.OrchestratorKubernetes})
 	if _, all := s.Root().(selector.All); !all {
 		pods = selector.And{Of: []selector.Node{s.Root(), pods}}

@@ -218,6 +218,7 @@ func TestNetworkPolicyUnusable(t *testing.T) {
 		"operator":      {`{"metadata":{"name":"a","namespace":"n"},"spec":{"podSelector":{"matchExpressions":[{"key":"a","operator":"Near"}]}}}`, "spec.podSelector.matchExpressions[0].operator"},
 		"wrong type":    {`{"metadata":{"name":"a","namespace":"n"},"spec":{"podSelector":{"matchLabels":{"a":1}}}}`, "spec.podSelector.matchLabels[a]: must be a string"},
 		"null label":    {`{"metadata":{"name":"a","namespace":"n"},"spec":{"podSelector":{"matchLabels":{"a":null}}}}`, "spec.podSelector.matchLabels[a]: must not be null"},
+		"too large":     {strings.Repeat(" ", api.MaxInput) + "{}", "value of 16777218 bytes is larger than 16777216"},
 		"no spec":       {`{"metadata":{"name":"a","namespace":"n"},"spec":7}`, "spec: must be an object"},
 	} {
 		t.Run(name, func(t *testing.T) {

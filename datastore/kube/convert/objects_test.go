@@ -95,11 +95,12 @@ func TestPod(t *testing.T) {
 				{Protocol: tcp, Port: 82, HostPort: 8082, HostIP: "192.0.2.1"}, {Name: "mesh", Protocol: api.Protocol{Name: "SCTP"}, Port: 15000}, {Name: "init", Protocol: tcp, Port: 1}}
 		}},
 		{"ports that are none", func(p *corev1.Pod, w *want) {
-			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: "a", ContainerPort: 70000}, {Name: "b", ContainerPort: 80, Protocol: "Morse"},
-				{Name: "c", ContainerPort: 80, HostPort: -1}, {Name: "d", ContainerPort: 80}}
-			w.w.Spec.Ports = []api.EndpointPort{{Name: "d", Protocol: tcp, Port: 80}}
-			w.problems = []string{"spec.containers[0].ports[0]: port 70000 is not between 1 and 65535", `spec.containers[0].ports[1]: protocol "Morse" is not known`,
-				"spec.containers[0].ports[2]: hostPort -1 is not between 0 and 65535"}
+			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: "a", ContainerPort: 65536}, {Name: "b", ContainerPort: 80, Protocol: "Morse"},
+				{Name: "c", ContainerPort: 80, HostPort: -1}, {}, {Name: "d", ContainerPort: 65535, HostPort: 65535}, {Name: "e"}, {ContainerPort: 80, HostPort: 65536}}
+			w.w.Spec.Ports = []api.EndpointPort{{Name: "d", Protocol: tcp, Port: 65535, HostPort: 65535}}
+			w.problems = []string{"spec.containers[0].ports[0]: port 65536 is not between 1 and 65535", `spec.containers[0].ports[1]: protocol "Morse" is not known`,
+				"spec.containers[0].ports[2]: hostPort -1 is not between 0 and 65535", "spec.containers[0].ports[5]: port 0 is not between 1 and 65535",
+				"spec.containers[0].ports[6]: hostPort 65536 is not between 0 and 65535"}
 			w.w.Spec.Partial = w.problems
 		}},
 		{"annotations of the reference", func(p *corev1.Pod, w *want) {
@@ -120,7 +121,10 @@ func TestPod(t *testing.T) {
 		{"static, says the pod alone", func(p *corev1.Pod, _ *want) {
 			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "0123456789abcdef0123456789abcdef"}
 			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "r"}, {APIVersion: "example.com/v1", Kind: "Node", Name: "node-1"},
-				{APIVersion: "v1", Kind: "Node", Name: "node-2"}}
+				{APIVersion: "v1", Kind: "Node", Name: "node-2"}, {APIVersion: "v1", Kind: "ReplicationController", Name: "node-1"}}
+		}},
+		{"owned by its node, but not static", func(p *corev1.Pod, _ *want) {
+			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "node-1"}}
 		}},
 		{"static, with another pod's UID", func(p *corev1.Pod, _ *want) {
 			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "11111111-2222-3333-4444-555555555555"}
@@ -298,6 +302,10 @@ func TestNodeAnnotationsThatAreOdd(t *testing.T) {
 	if diff := cmp.Diff([]string{"10.244.0.0/24"}, got.Status.PodCIDRs); diff != "" {
 		t.Errorf("podCIDRs (-want +got):\n%s", diff)
 	}
+	n.Spec.PodCIDR = ""
+	if cidrs := Node(n).Status.PodCIDRs; cidrs != nil {
+		t.Errorf("podCIDRs are %q", cidrs)
+	}
 	n.Annotations["projectcalico.org/ASNumber"] = "1.10"
 	if as := Node(n).Spec.BGP.ASNumber; as == nil || *as != 65546 {
 		t.Errorf("AS number 1.10 is %v", as)
@@ -307,23 +315,23 @@ func TestNodeAnnotationsThatAreOdd(t *testing.T) {
 func TestEndpointSlice(t *testing.T) {
 	yes, no := true, false
 	name, udp, odd := "web", corev1.ProtocolUDP, corev1.Protocol("Morse")
-	port, high := int32(80), int32(70000)
+	port, zero, top, high, low := int32(80), int32(0), int32(65535), int32(65536), int32(-1)
 	got := EndpointSlice(&discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Name: "s-1", Namespace: "red", UID: "u", ResourceVersion: "3", CreationTimestamp: created,
 			Labels: map[string]string{"kubernetes.io/service-name": "s"}, Annotations: map[string]string{"x": "y"}},
 		AddressType: discoveryv1.AddressTypeIPv6,
-		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"fd00::1"}, Conditions: discoveryv1.EndpointConditions{Ready: &yes, Terminating: &no}, NodeName: &name},
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"fd00::1"}, Conditions: discoveryv1.EndpointConditions{Ready: &yes, Serving: &yes, Terminating: &no}, NodeName: &name},
 			{Addresses: []string{"fd00::2"}}},
-		Ports: []discoveryv1.EndpointPort{{Name: &name, Port: &port}, {Protocol: &udp}, {Protocol: &odd, Port: &port}, {Port: &high}},
+		Ports: []discoveryv1.EndpointPort{{Name: &name, Port: &port}, {Protocol: &udp}, {Protocol: &odd, Port: &port}, {Port: &high}, {Port: &top}, {Port: &zero}, {Port: &low}},
 	})
-	eighty := uint16(80)
+	eighty, none, last := uint16(80), uint16(0), uint16(65535)
 	want := &api.EndpointSlice{TypeMeta: metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
 		ObjectMeta: metav1.ObjectMeta{Name: "s-1", Namespace: "red", UID: "u", ResourceVersion: "3", CreationTimestamp: created,
 			Labels: map[string]string{"kubernetes.io/service-name": "s"}},
 		AddressType: "IPv6",
-		Endpoints:   []api.SliceEndpoint{{Addresses: []string{"fd00::1"}, Conditions: &api.SliceConditions{Ready: &yes, Terminating: &no}}, {Addresses: []string{"fd00::2"}}},
-		Ports:       []api.SlicePort{{Name: "web", Port: &eighty}, {Protocol: &api.Protocol{Name: "UDP"}}},
-		Partial:     []string{`ports[2]: protocol "Morse" is not known`, "ports[3]: port 70000 is not between 0 and 65535"},
+		Endpoints:   []api.SliceEndpoint{{Addresses: []string{"fd00::1"}, Conditions: &api.SliceConditions{Ready: &yes, Serving: &yes, Terminating: &no}}, {Addresses: []string{"fd00::2"}}},
+		Ports:       []api.SlicePort{{Name: "web", Port: &eighty}, {Protocol: &api.Protocol{Name: "UDP"}}, {Port: &last}, {Port: &none}},
+		Partial:     []string{`ports[2]: protocol "Morse" is not known`, "ports[3]: port 65536 is not between 0 and 65535", "ports[6]: port -1 is not between 0 and 65535"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("slice (-want +got):\n%s", diff)
