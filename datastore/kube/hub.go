@@ -3,7 +3,6 @@ package kube
 import (
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -54,6 +53,9 @@ func newHub(kinds []string, known map[api.Key]string, log *slog.Logger) *hub {
 		status: datastore.Status{Since: time.Now()}, kick: make(chan struct{})}
 	for _, k := range kinds {
 		h.wanted[k] = true
+	}
+	if h.wanted["WorkloadEndpoint"] && h.wanted["Profile"] {
+		h.join.spaces = map[string]bool{}
 	}
 	for k, rev := range known {
 		if h.wanted[k.Kind] {
@@ -174,12 +176,7 @@ func (h *hub) put1(t *table, it *item) {
 		return
 	}
 	t.rows[it.src] = row{it.key, it.rev, it.sum}
-	switch t.src.name {
-	case blocks:
-		h.tell(h.join.block(it.src, it.leases))
-	case pools:
-		h.tell(h.join.pool(it.src, it.pool))
-	}
+	defer h.rejoin(t.src.name, it.src, it) // what depends on it comes after it
 	if had && old.key != it.key {
 		h.emit(t.src, event{key: old.key, known: true})
 		had = false
@@ -200,19 +197,27 @@ func (h *hub) drop1(t *table, src string) {
 		return
 	}
 	delete(t.rows, src)
-	switch t.src.name {
-	case blocks:
-		h.tell(h.join.block(src, nil))
-	case pools:
-		h.tell(h.join.pool(src, netip.Prefix{}))
-	}
+	h.rejoin(t.src.name, src, &item{})
 	h.emit(t.src, event{key: old.key, known: true})
+}
+
+// rejoin has the joiner know of an object that endpoints depend on.
+func (h *hub) rejoin(name, src string, it *item) {
+	switch {
+	case !h.wanted["WorkloadEndpoint"]:
+	case name == blocks:
+		h.tell(h.join.block(src, it.leases))
+	case name == pools:
+		h.tell(h.join.pool(src, it.pool))
+	case name == namespaces && h.join.spaces != nil:
+		h.tell(h.join.namespace(src, it.src != ""))
+	}
 }
 
 // tell passes on what the joiner says. At first it waits for all that is joined, so that no pod is told without its
 // addresses only to be told again.
 func (h *hub) tell(changes []joined) {
-	if h.joining > 0 || !h.wanted["WorkloadEndpoint"] {
+	if h.joining > 0 {
 		return
 	}
 	for _, c := range changes {

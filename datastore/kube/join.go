@@ -54,15 +54,23 @@ func (e *endpoint) same(o *endpoint) bool {
 // joiner gives pods the addresses that blocks hold for their UIDs. It has no clock, no lock and no goroutine; what it
 // knows is a function of the pods, blocks and pools that it was told of last, in whatever order.
 //
-//	pods     ns/name  ->  endpoint            -+
-//	blocks   UID      ->  addresses, by block  +->  the endpoints that have changed
-//	pools    name     ->  prefix              -+
+//	pods        ns/name  ->  endpoint            -+
+//	blocks      UID      ->  addresses, by block  +->  the endpoints that have changed
+//	pools       name     ->  prefix               |
+//	namespaces  name                             -+
+//
+// A pod is told of only once its namespace is known: without the labels that it has from there it could be taken for one
+// of another kind of namespace.
 type joiner struct {
 	pods   map[string]*endpoint
 	byUID  map[string][]string // sources of pods
 	leases map[string][]lease  // by UID
 	blocks map[string][]string // UIDs that a block has addresses for
 	pools  map[string]netip.Prefix
+	// spaces are the namespaces that are known; nil if that does not matter. hidden holds the sources of pods that wait for
+	// theirs, by namespace.
+	spaces map[string]bool
+	hidden map[string]map[string]bool
 }
 
 // lease is the addresses that a block holds for a UID.
@@ -80,7 +88,7 @@ type joined struct {
 
 func newJoiner() *joiner {
 	return &joiner{pods: map[string]*endpoint{}, byUID: map[string][]string{}, leases: map[string][]lease{},
-		blocks: map[string][]string{}, pools: map[string]netip.Prefix{}}
+		blocks: map[string][]string{}, pools: map[string]netip.Prefix{}, hidden: map[string]map[string]bool{}}
 }
 
 // pod takes in a pod; nil if it is gone, or is no endpoint.
@@ -94,7 +102,7 @@ func (j *joiner) pod(src string, e *endpoint) []joined {
 	}
 	if e == nil {
 		delete(j.pods, src)
-		if old == nil {
+		if old == nil || j.show(old, src) {
 			return nil
 		}
 		return []joined{{key: old.key, known: true}}
@@ -104,6 +112,9 @@ func (j *joiner) pod(src string, e *endpoint) []joined {
 	}
 	e.addrs = j.addresses(e)
 	j.pods[src] = e
+	if old == nil && j.hide(e, src) || old != nil && j.hidden[old.key.Namespace][src] {
+		return nil
+	}
 	switch {
 	case old == nil:
 		return []joined{{key: e.key, e: e}}
@@ -113,6 +124,48 @@ func (j *joiner) pod(src string, e *endpoint) []joined {
 		return nil
 	}
 	return []joined{{key: e.key, e: e, known: true}}
+}
+
+// hide keeps a new pod back if its namespace is not known, and says so.
+func (j *joiner) hide(e *endpoint, src string) bool {
+	ns := e.key.Namespace
+	if j.spaces == nil || j.spaces[ns] {
+		return false
+	}
+	if j.hidden[ns] == nil {
+		j.hidden[ns] = map[string]bool{}
+	}
+	j.hidden[ns][src] = true
+	return true
+}
+
+// show ends that a pod is kept back, and says whether it was.
+func (j *joiner) show(e *endpoint, src string) bool {
+	ns := e.key.Namespace
+	was := j.hidden[ns][src]
+	delete(j.hidden[ns], src)
+	if len(j.hidden[ns]) == 0 {
+		delete(j.hidden, ns)
+	}
+	return was
+}
+
+// namespace takes in that a namespace is there, or no more. The last of its pods go by themselves.
+func (j *joiner) namespace(name string, there bool) []joined {
+	if !there {
+		delete(j.spaces, name)
+		return nil
+	}
+	if j.spaces[name] {
+		return nil
+	}
+	j.spaces[name] = true
+	var out []joined
+	for _, src := range sorted(j.hidden[name]) {
+		out = append(out, joined{key: j.pods[src].key, e: j.pods[src]})
+	}
+	delete(j.hidden, name)
+	return out
 }
 
 // block takes in what a block holds for whom; nil if it is gone.
@@ -199,6 +252,9 @@ func (j *joiner) refresh(out []joined, src string) []joined {
 	now := *e
 	now.addrs = addrs
 	j.pods[src] = &now
+	if j.hidden[now.key.Namespace][src] {
+		return out
+	}
 	return append(out, joined{key: e.key, e: &now, known: true})
 }
 
@@ -230,10 +286,13 @@ func (j *joiner) pooled(a netip.Addr) bool {
 	return false
 }
 
-// all returns all endpoints, as if none had been told before.
+// all returns all endpoints that may be told, as if none had been told before.
 func (j *joiner) all() []joined {
 	out := make([]joined, 0, len(j.pods))
-	for _, e := range j.pods {
+	for src, e := range j.pods {
+		if j.hidden[e.key.Namespace][src] {
+			continue
+		}
 		out = append(out, joined{key: e.key, e: e})
 	}
 	return out

@@ -26,7 +26,7 @@ type podState struct {
 }
 
 func (p podState) endpoint(src string) *endpoint {
-	w := &api.WorkloadEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: p.node + "-k8s-" + src + "-eth0", UID: types.UID(p.uid),
+	w := &api.WorkloadEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "ns" + src[3:], Name: p.node + "-k8s-" + src + "-eth0", UID: types.UID(p.uid),
 		Labels: map[string]string{"l": p.label}, ResourceVersion: fmt.Sprint(rand.IntN(1e9))}}
 	return newEndpoint(w, convert.PodAddresses{IPs: addrs(p.status...), Finished: p.finished}, nil)
 }
@@ -44,12 +44,15 @@ type world struct {
 	pods   map[string]podState
 	blocks map[string]map[string][]netip.Addr
 	pools  map[string]netip.Prefix
+	spaces map[string]bool
+	shown  map[string]bool   // pods whose namespace has been known
 	told   map[string]string // endpoint by name: UID, label and addresses
 	events int
 }
 
 func newWorld() *world {
-	return &world{j: newJoiner(), pods: map[string]podState{}, blocks: map[string]map[string][]netip.Addr{}, pools: map[string]netip.Prefix{}, told: map[string]string{}}
+	return &world{j: newJoiner(), pods: map[string]podState{}, blocks: map[string]map[string][]netip.Addr{}, pools: map[string]netip.Prefix{},
+		spaces: map[string]bool{}, shown: map[string]bool{}, told: map[string]string{}}
 }
 
 func (w *world) take(t *testing.T, changes []joined) {
@@ -85,6 +88,9 @@ func (w *world) want(t *testing.T) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	for src, p := range w.pods {
+		if w.shown[src] = w.shown[src] || w.j.spaces == nil || w.spaces["ns"+src[3:]]; !w.shown[src] {
+			continue
+		}
 		var got []string
 		if !p.finished {
 			var leased []netip.Addr
@@ -112,11 +118,18 @@ func (w *world) want(t *testing.T) map[string]string {
 func (w *world) step(t *testing.T, rnd *rand.Rand) {
 	t.Helper()
 	uid := func() string { return fmt.Sprintf("uid%d", rnd.IntN(5)) }
-	switch rnd.IntN(6) {
+	switch rnd.IntN(7) {
+	case 6:
+		ns := fmt.Sprintf("ns%d", rnd.IntN(6))
+		w.spaces[ns] = rnd.IntN(3) > 0
+		if w.j.spaces != nil {
+			w.take(t, w.j.namespace(ns, w.spaces[ns]))
+		}
 	case 0, 1, 2:
 		src := fmt.Sprintf("pod%d", rnd.IntN(6))
 		if rnd.IntN(4) == 0 {
 			delete(w.pods, src)
+			delete(w.shown, src)
 			w.take(t, w.j.pod(src, nil))
 			return
 		}
@@ -157,8 +170,11 @@ func TestJoinModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	for range 150 {
+	for i := range 150 {
 		w := newWorld()
+		if i%2 == 0 {
+			w.j.spaces = map[string]bool{}
+		}
 		for i := range 60 {
 			w.step(t, rnd)
 			if diff := cmp.Diff(w.want(t), w.told); diff != "" {
@@ -171,7 +187,7 @@ func TestJoinModel(t *testing.T) {
 		for src := range w.blocks {
 			w.take(t, w.j.block(src, nil))
 		}
-		if n := len(w.j.pods) + len(w.j.byUID) + len(w.j.leases) + len(w.j.blocks); n != 0 || len(w.told) != 0 {
+		if n := len(w.j.pods) + len(w.j.byUID) + len(w.j.leases) + len(w.j.blocks) + len(w.j.hidden); n != 0 || len(w.told) != 0 {
 			t.Fatalf("something stays when all is gone: %+v, %v", w.j, w.told)
 		}
 	}
@@ -182,7 +198,7 @@ func TestJoinTouchesNoOthers(t *testing.T) {
 	w := newWorld()
 	leases := map[string][]netip.Addr{}
 	for i := range 50 {
-		src, uid := fmt.Sprintf("p%d", i), fmt.Sprintf("u%d", i)
+		src, uid := fmt.Sprintf("pod%d", i), fmt.Sprintf("u%d", i)
 		w.take(t, w.j.pod(src, podState{node: "n", uid: uid}.endpoint(src)))
 		if i > 0 {
 			leases[uid] = addrs(fmt.Sprintf("10.0.0.%d", i))

@@ -213,6 +213,11 @@ func (c converter) sum(it *item) uint64 {
 			h.Write(b)
 		}
 	}
+	if s, ok := it.obj.(*api.EndpointSlice); ok {
+		for _, p := range s.Partial { // which is not in the JSON
+			h.WriteString(p)
+		}
+	}
 	for _, p := range it.problems {
 		h.WriteString(p.Error())
 	}

@@ -310,6 +310,24 @@ func TestUnchanged(t *testing.T) {
 	w.wantTold("+Profile/kns.a +Profile/kns.last +WorkloadEndpoint/a/n-k8s-last-eth0 +WorkloadEndpoint/a/n-k8s-p-eth0")
 }
 
+// TestPodBeforeNamespace: a pod without the labels that it has of its namespace is not told.
+func TestPodBeforeNamespace(t *testing.T) {
+	f := newFake(t)
+	w := watchKinds(t, f.open(), kindsOf("Profile", "WorkloadEndpoint", "Tier"))
+	w.untilInSync()
+	f.put(pods, "new/p", `"uid":"u1"`, `,"spec":{"nodeName":"n"}`)
+	f.put("tiers.projectcalico.org", "x", "", "")
+	w.untilWorld("Tier/x")
+	f.put(pods, "new/p", `"uid":"u1","labels":{"a":"b"}`, `,"spec":{"nodeName":"n"}`)
+	f.put(namespaces, "new", "", "")
+	w.untilWorld("Tier/x", "Profile/kns.new", "WorkloadEndpoint/new/n-k8s-p-eth0")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if want := []string{"+Tier/x", "+Profile/kns.new", "+WorkloadEndpoint/new/n-k8s-p-eth0"}; !slices.Equal(w.log, want) {
+		t.Errorf("told %v, want %v", w.log, want)
+	}
+}
+
 func TestSameName(t *testing.T) {
 	const np = "networkpolicies.projectcalico.org"
 	const key = "NetworkPolicy/default/knp.default.x"
