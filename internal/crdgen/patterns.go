@@ -52,7 +52,7 @@ func ipv6() string {
 // different things.
 func ipv4InIPv6() string {
 	f := `[fF]{4}`
-	return `^(?:[0:]*:` + f + `:(?:` + hextet + `:` + hextet + `|[0-9.]+)|(?:0{1,4}:){5}` + f + `:(?::|:` + hextet + `|` + hextet + `::))(?:/|$)`
+	return `^(?:[0:]*:` + f + `:(?:` + hextet + `:` + hextet + `|[0-9]+\.[0-9.]+)|(?:0{1,4}:){5}` + f + `:(?::|:` + hextet + `|` + hextet + `::))(?:/|$)`
 }
 
 // decimal matches the numbers from first, 0 or 1, to last, also with zeros before them.
@@ -105,7 +105,8 @@ func selectorPattern(global bool) string {
 	if global {
 		atoms = append(atoms, `global\(`+blank+`\)`)
 	}
-	return `^[ \t]*$|^(?:(?:^|&&|\|\|)[ \t!(]*` + anyOf(atoms...) + `[ \t)]*)+$`
+	item := `[ \t!(]*` + anyOf(atoms...) + `[ \t)]*`
+	return `^[ \t]*$|^` + item + `(?:(?:&&|\|\|)` + item + `)*$`
 }
 
 // globalAlone matches the one place of global(): a rule's namespaceSelector that is nothing else.

@@ -93,7 +93,7 @@ func bgpFields() map[string]tweak {
 		"BGPPeerSpec.numAllowedLocalASNumbers":                atLeast(0),
 		"BGPPeerSpec.reachableBy":                             all(maxLength(maxAddress), cel("must be an address", "self == '' || isIP(self)")),
 		"BGPPeerSpec.filters":                                 items(nodeName()),
-		"BGPPeerSpec.peerIP": all(maxLength(maxAddress+8), not(`^\[?[0:]*:[fF]{4}:(?:`+hextet+`:`+hextet+`|[0-9.]+)(?:\]|$)`),
+		"BGPPeerSpec.peerIP": all(maxLength(maxAddress+8), not(`^\[?[0:]*:[fF]{4}:(?:`+hextet+`:`+hextet+`|[0-9]+\.[0-9.]+)(?:\]|$)`),
 			pattern(optional(ipv4+`(?::`+decimal(1, 65535)+`)?|`+ipv6()+`|\[`+anyOf(ipv6())+`\]:`+decimal(1, 65535)))),
 		"CommunityMatch.values":     all(minItems(1), maxItems(1), items(community())),
 		"BGPFilterRule.communities": required("values"),
