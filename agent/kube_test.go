@@ -231,6 +231,12 @@ func (c *cluster) SetNetworkUnavailable(_ context.Context, node string, unavaila
 	return nil
 }
 
+func (c *cluster) nodeNow() *api.Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return api.DeepCopy(c.node).(*api.Node)
+}
+
 // takeCalls returns the writes since the last time.
 func (c *cluster) takeCalls() []string {
 	c.mu.Lock()
@@ -551,8 +557,8 @@ func TestKubeNode(t *testing.T) {
 	if got := c.takeCalls(); !slices.Equal(got, []string{"update Node/node1", "network of node1 unavailable=false TortieIsUp"}) {
 		t.Errorf("%q", got)
 	}
-	if c.node.Spec.BGP == nil || c.node.Spec.BGP.IPv4Address != own.String() {
-		t.Errorf("%+v, want %s", c.node.Spec.BGP, own)
+	if got := c.nodeNow(); got.Spec.BGP == nil || got.Spec.BGP.IPv4Address != own.String() {
+		t.Errorf("%+v, want %s", got.Spec.BGP, own)
 	}
 	// What the kubelet writes is no reason to do anything; nor is a restart in the same boot, but to say that it is there.
 	c.change(func() { c.node.ResourceVersion, c.node.Labels = "77", map[string]string{"zone": "a"} })
@@ -581,8 +587,8 @@ func TestKubeNode(t *testing.T) {
 		}
 		return nil
 	})
-	if c.node.Annotations[bootIDAnnotation] != "boot2" {
-		t.Errorf("%v", c.node.Annotations)
+	if got := c.nodeNow(); got.Annotations[bootIDAnnotation] != "boot2" {
+		t.Errorf("%v", got.Annotations)
 	}
 	// Somebody has deleted the Node, and the kubelet made it anew.
 	c.takeCalls()
@@ -591,8 +597,10 @@ func TestKubeNode(t *testing.T) {
 	c.change(func() { c.node = nil })
 	c.change(func() { c.node = again })
 	n.eventually("said of the new Node", func() error {
-		if got := c.takeCalls(); len(got) < 2 || got[len(got)-1] != "network of node1 unavailable=false TortieIsUp" {
-			return fmt.Errorf("%q", got)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if l := len(c.calls); l < 2 || c.calls[l-1] != "network of node1 unavailable=false TortieIsUp" {
+			return fmt.Errorf("%q", c.calls)
 		}
 		return nil
 	})
