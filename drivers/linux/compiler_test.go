@@ -162,7 +162,7 @@ func TestMissingGolden(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
 	for _, l := range []limits{noMerging(), goldenLimits()} {
-		s := tierOf(6, func(i int) []drivers.Rule {
+		s := tierOf(14, func(i int) []drivers.Rule {
 			r := portRule(drivers.Allow, i)
 			switch i {
 			case 1:
@@ -171,12 +171,16 @@ func TestMissingGolden(t *testing.T) {
 				r.Action, r.Match.Dst.Services = drivers.Pass, []drivers.SetID{"gone", "net"}
 			case 4:
 				r.Match.HTTP = &drivers.HTTP{}
+			case 5:
+				r.Action, r.Match.HTTP = drivers.Pass, &drivers.HTTP{}
+			case 6:
+				r.Action, r.Match.Unsupported = drivers.Pass, []string{"odd"}
 			}
 			return []drivers.Rule{r, portRule(drivers.Deny, 10+i)}
 		})
 		s.Sets["net"] = drivers.NewSet(drivers.SetNet, drivers.AddrMember(addr("10.66.0.1")))
 		e := *s.Endpoints[drivers.EndpointID{Sandbox: "a", Interface: "eth0"}]
-		first := drivers.TierPolicies{Name: "first", Policies: []drivers.PolicyID{np("t3"), np("t4"), np("t5")}}
+		first := drivers.TierPolicies{Name: "first", Policies: []drivers.PolicyID{np("t3"), np("t4"), np("t5"), np("t6"), np("t7")}}
 		e.Policy.Normal.In = &drivers.TierList{Tiers: []drivers.TierPolicies{first, e.Policy.Normal.In.Tiers[0], {Name: "never"}}}
 		e.Policy.Normal.Out = &drivers.TierList{Tiers: []drivers.TierPolicies{{Name: "x", Default: drivers.Pass, Policies: []drivers.PolicyID{np("t0"), np("none"), np("t2"), np("t5")}}}}
 		e.Profiles = []drivers.PolicyID{np("t0"), np("none"), np("t2")}
@@ -510,6 +514,8 @@ func TestLoopsMayEnd(t *testing.T) {
 	first(t, without.affected(with, a))
 	first(t, with.affected(other, a))
 	first(t, other.affected(with, a))
+	third := newMerged(map[atom]*drivers.ObjectRef{a: {}}, nil, map[drivers.SetID]*drivers.Set{"s": drivers.NewSet(drivers.SetNet, drivers.AddrMember(addr("10.0.0.3")))})
+	first(t, with.affected(third, a))
 	first(t, runs([]Elem{{Key: "a", Owner: &drivers.ObjectRef{}}, {Key: "b"}}))
 }
 
@@ -646,5 +652,182 @@ func TestTwiceClaimed(t *testing.T) {
 			p := Render(s)
 			agree(t, s, &p, pks)
 		}
+	}
+}
+
+// TestHoldsFollow: what is held after another hold is what is held by itself.
+func TestHoldsFollow(t *testing.T) {
+	t.Parallel()
+	crowd := newCrowd(5)
+	var all []drivers.ObjectRef
+	for id := range crowd.s.Policies {
+		all = append(all, drivers.ObjectRef{Kind: drivers.ObjPolicy, Policy: id})
+	}
+	for _, id := range crowdSets {
+		all = append(all, drivers.ObjectRef{Kind: drivers.ObjSet, Set: id})
+	}
+	for id := range crowd.s.Endpoints {
+		all = append(all, drivers.ObjectRef{Kind: drivers.ObjEndpoint, Endpoint: id})
+	}
+	slices.SortFunc(all, func(a, b drivers.ObjectRef) int { return strings.Compare(a.String(), b.String()) })
+	c := newCompiler()
+	c.limits = mergeAll()
+	c.update(crowd.s.Clone(), nil)
+	for i := range 40 {
+		hold := map[drivers.ObjectRef]bool{}
+		for range crowd.IntN(12) {
+			hold[choose(crowd, all)] = true
+		}
+		c.setHold(hold)
+		c.update(crowd.s.Clone(), drivers.NewChanges())
+		alone := newCompiler()
+		alone.limits = mergeAll()
+		alone.setHold(hold)
+		alone.update(crowd.s.Clone(), nil)
+		if diff := cmp.Diff(inFull(alone.prog), inFull(c.prog)); diff != "" {
+			t.Fatalf("hold %d of %v (-alone +here):\n%s", i, hold, diff)
+		}
+	}
+}
+
+// TestMixing says which pieces are merged with which: such as do the same, or such as decide and look at one class of things.
+func TestMixing(t *testing.T) {
+	t.Parallel()
+	a, b := atom{shape: shape{proto: true}, num: 6}, atom{shape: shape{side: srcAddr}}
+	six := atom{shape: shape{side: srcAddr, v6: true}}
+	pieces := map[string]*piece{
+		"allow a":      {action: drivers.Allow, index: []int{0}, atoms: []atom{a}},
+		"allow b":      {action: drivers.Allow, index: []int{0}, atoms: []atom{b}},
+		"allow both":   {action: drivers.Allow, index: []int{0}, atoms: []atom{a, b}},
+		"allow rest":   {action: drivers.Allow, index: []int{0}, atoms: []atom{a}, rest: []Rule{{Actions: does(ActAccept)}}},
+		"allow none":   {action: drivers.Allow, index: []int{0}},
+		"deny a":       {action: drivers.Deny, index: []int{0}, atoms: []atom{a}},
+		"deny b":       {action: drivers.Deny, index: []int{0}, atoms: []atom{b}},
+		"deny b of 46": {action: drivers.Deny, index: []int{0}, atoms: []atom{b, six}},
+		"pass a":       {action: drivers.Pass, index: []int{0}, atoms: []atom{a}},
+	}
+	for _, x := range []struct {
+		have  []string
+		then  string
+		takes bool
+	}{
+		{[]string{"allow a"}, "allow b", true},
+		{[]string{"allow a"}, "allow both", true},
+		{[]string{"allow a"}, "allow rest", true},
+		{[]string{"allow rest"}, "allow none", true},
+		{[]string{"allow a"}, "deny a", true},
+		{[]string{"allow a"}, "deny b", false},
+		{[]string{"allow b"}, "deny b of 46", true},
+		{[]string{"deny b of 46"}, "allow b", true},
+		{[]string{"allow both"}, "deny a", false},
+		{[]string{"allow both"}, "deny b", false},
+		{[]string{"deny a"}, "allow both", false},
+		{[]string{"deny a"}, "allow rest", false},
+		{[]string{"deny a"}, "allow none", false},
+		{[]string{"allow rest"}, "deny a", false},
+		{[]string{"allow none"}, "deny a", false},
+		{[]string{"allow a", "allow b"}, "deny a", false},
+		{[]string{"allow a", "allow b"}, "deny b", false},
+		{[]string{"allow a", "allow rest"}, "deny a", false},
+		{[]string{"allow rest", "allow a"}, "deny a", false},
+		{[]string{"allow a", "allow none"}, "deny a", false},
+		{[]string{"allow a", "deny a"}, "allow a", true},
+		{[]string{"allow a", "deny a"}, "allow b", false},
+		{[]string{"allow a", "deny a"}, "allow rest", false},
+		{[]string{"allow a"}, "pass a", false},
+		{[]string{"pass a"}, "allow a", false},
+		{[]string{"pass a"}, "pass a", true},
+	} {
+		g := newMerging(pieces[x.have[0]])
+		for i, name := range x.have {
+			g.add(np(name), i, pieces[name])
+		}
+		for _, st := range []style{stylePlain, styleOrig, styleUntracked} {
+			want := x.takes && (st != styleUntracked || !g.mixed && pieces[x.then].action == g.action)
+			if got := g.takes(pieces[x.then], st); got != want {
+				t.Errorf("%s: %v and %s: %t", st, x.have, x.then, got)
+			}
+		}
+	}
+}
+
+// TestTakenApart: a rule is taken apart only if its elements say all that it says.
+func TestTakenApart(t *testing.T) {
+	t.Parallel()
+	about := func(id drivers.SetID) setFace {
+		return map[drivers.SetID]setFace{"small": {small: true, has4: true, has6: true}, "four": {small: true, has4: true}, "big": {has4: true}, "none": {small: true}}[id]
+	}
+	one, net := []netip.Prefix{prefix("10.0.0.1/32"), prefix("fd00::1/128")}, []netip.Prefix{prefix("10.0.0.0/8")}
+	ports := []drivers.PortRange{{First: 80, Last: 81}}
+	base := func() *drivers.Rule {
+		r := portRule(drivers.Allow, 80)
+		r.Match.Src.Sets = []drivers.SetID{"small"}
+		return &r
+	}
+	for name, x := range map[string]struct {
+		change func(r *drivers.Rule)
+		atoms  int // -1: it is not
+	}{
+		"as it is":           {func(*drivers.Rule) {}, 2},
+		"one family":         {func(r *drivers.Rule) { r.Match.Src.Sets = []drivers.SetID{"four"} }, 1},
+		"no member":          {func(r *drivers.Rule) { r.Match.Src.Sets = []drivers.SetID{"none"} }, 0},
+		"a big set":          {func(r *drivers.Rule) { r.Match.Src.Sets = []drivers.SetID{"big"} }, -1},
+		"two sets":           {func(r *drivers.Rule) { r.Match.Src.Sets = []drivers.SetID{"small", "four"} }, -1},
+		"a set and a net":    {func(r *drivers.Rule) { r.Match.Src.Nets = one[:1] }, -1},
+		"addresses":          {func(r *drivers.Rule) { r.Match.Src = drivers.Side{Nets: one} }, 2},
+		"one address":        {func(r *drivers.Rule) { r.Match.Src = drivers.Side{Nets: one[:1]} }, 1},
+		"a net":              {func(r *drivers.Rule) { r.Match.Src = drivers.Side{Nets: net} }, -1},
+		"a net that is none": {func(r *drivers.Rule) { r.Match.Src = drivers.Side{Nets: []netip.Prefix{{}}} }, -1},
+		"nobody":             {func(r *drivers.Rule) { r.Match.Src = drivers.Side{} }, 1},
+		"no protocol":        {func(r *drivers.Rule) { r.Match.Proto = nil }, 6},
+		"no port":            {func(r *drivers.Rule) { r.Match.Dst.Ports = nil }, 2},
+		"two ports":          {func(r *drivers.Rule) { r.Match.Dst.Ports = ports }, 4},
+		"ports of ICMP":      {func(r *drivers.Rule) { r.Match.Proto = ptr(uint8(l4ICMP)) }, 0},
+		"an address only":    {func(r *drivers.Rule) { r.Match.Proto, r.Match.Dst.Ports = nil, nil }, 2},
+		"every packet":       {func(r *drivers.Rule) { r.Match = drivers.Match{} }, -1},
+		"the other end":      {func(r *drivers.Rule) { r.Match.Dst.Sets, r.Match.Src.Sets = r.Match.Src.Sets, nil }, 2},
+		"a net there":        {func(r *drivers.Rule) { r.Match.Src.Sets, r.Match.Dst.Nets = nil, net }, -1},
+		"both ends":          {func(r *drivers.Rule) { r.Match.Dst.Sets = []drivers.SetID{"four"} }, -1},
+		"both ends, nets":    {func(r *drivers.Rule) { r.Match.Dst.Nets = one }, -1},
+		"it logs":            {func(r *drivers.Rule) { r.Action = drivers.Log }, -1},
+		"it passes":          {func(r *drivers.Rule) { r.Action = drivers.Pass }, 2},
+		"a family":           {func(r *drivers.Rule) { r.Match.IPVersion = 4 }, -1},
+		"not a protocol":     {func(r *drivers.Rule) { r.Match.NotProto = ptr(uint8(17)) }, -1},
+		"ICMP":               {func(r *drivers.Rule) { r.Match.ICMP = &drivers.ICMP{} }, -1},
+		"not ICMP":           {func(r *drivers.Rule) { r.Match.NotICMP = &drivers.ICMP{} }, -1},
+		"HTTP":               {func(r *drivers.Rule) { r.Match.HTTP = &drivers.HTTP{} }, -1},
+		"unsupported":        {func(r *drivers.Rule) { r.Match.Unsupported = []string{"x"} }, -1},
+		"a source port":      {func(r *drivers.Rule) { r.Match.Src.Ports = ports }, -1},
+		"not a net":          {func(r *drivers.Rule) { r.Match.Src.NotNets = net }, -1},
+		"not a net there":    {func(r *drivers.Rule) { r.Match.Dst.NotNets = net }, -1},
+		"not a set":          {func(r *drivers.Rule) { r.Match.Dst.NotSets = []drivers.SetID{"small"} }, -1},
+		"a named port":       {func(r *drivers.Rule) { r.Match.Dst.PortSets = []drivers.SetID{"small"} }, -1},
+		"not a port":         {func(r *drivers.Rule) { r.Match.Dst.NotPorts = ports }, -1},
+		"not a named port":   {func(r *drivers.Rule) { r.Match.Dst.NotPortSets = []drivers.SetID{"small"} }, -1},
+		"a service":          {func(r *drivers.Rule) { r.Match.Dst.Services = []drivers.SetID{"small"} }, -1},
+	} {
+		r := base()
+		x.change(r)
+		if as, ok := atomsOf(r, about); ok != (x.atoms >= 0) || len(as) != max(0, x.atoms) {
+			t.Errorf("%s: %v, %t", name, as, ok)
+		}
+	}
+}
+
+// TestSameShape: what a set must not differ in if it is to take another's elements.
+func TestSameShape(t *testing.T) {
+	t.Parallel()
+	base := SetObject{Types: []Type{TAddr4, TPort}, Comment: "x"}
+	for name, change := range map[string]func(*SetObject){
+		"interval": func(s *SetObject) { s.Interval = true }, "verdict": func(s *SetObject) { s.Verdict = true }, "timed": func(s *SetObject) { s.Timed = true },
+		"types": func(s *SetObject) { s.Types = []Type{TPort, TAddr4} }, "fewer types": func(s *SetObject) { s.Types = s.Types[:1] },
+	} {
+		o := base
+		if change(&o); base.sameShape(&o) || o.sameShape(&base) {
+			t.Errorf("another %s, and the same shape", name)
+		}
+	}
+	if o := (SetObject{Types: []Type{TAddr4, TPort}, Comment: "y"}); !o.sameShape(&base) {
+		t.Error("another comment, and another shape")
 	}
 }

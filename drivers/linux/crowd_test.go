@@ -288,7 +288,7 @@ func (c *crowd) packets(n int) []drivers.Packet {
 			pk.Src, pk.Dst = from.v6, to.v6
 		}
 		if hasPorts(pk.Proto) {
-			pk.SrcPort, pk.DstPort = choose(c, []uint16{1000, 40000}), choose(c, []uint16{79, 80, 80, 81, 82, 83, 250, 443})
+			pk.SrcPort, pk.DstPort = choose(c, []uint16{1000, 2049, 40000}), choose(c, []uint16{79, 80, 80, 81, 82, 83, 250, 443})
 		}
 		if pk.Proto == l4ICMP {
 			pk.ICMPType = choose(c, []uint8{8, 0})

@@ -98,6 +98,15 @@ func TestWorthMerging(t *testing.T) {
 		s.Sets["s"] = drivers.NewSet(drivers.SetNet, ms...)
 		return s
 	}
+	addresses := func(n int) func(int) []drivers.Rule {
+		return func(int) []drivers.Rule {
+			r := drivers.Rule{Action: drivers.Allow}
+			for i := range n {
+				r.Match.Src.Nets = append(r.Match.Src.Nets, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 66, 0, byte(i)}), 32))
+			}
+			return slices.Repeat([]drivers.Rule{r}, 16)
+		}
+	}
 	ports := func(first, last uint16, nets ...string) func(int) []drivers.Rule {
 		return func(i int) []drivers.Rule {
 			r := portRule(drivers.Allow, i)
@@ -130,6 +139,8 @@ func TestWorthMerging(t *testing.T) {
 		"a range as long as is spelled out":        {tierOf(1, ports(1, 64)), counted{sets: 1, elements: 64}},
 		"one more port":                            {tierOf(1, ports(1, 65)), counted{}},
 		"as many addresses and ports as one takes": {tierOf(1, ports(1, 32, "10.0.0.1/32", "10.0.0.2/32")), counted{sets: 1, elements: 64}},
+		"as many addresses":                        {tierOf(1, addresses(64)), counted{sets: 1, elements: 64}},
+		"one more address":                         {tierOf(1, addresses(65)), counted{}},
 		"one more address and port":                {tierOf(1, ports(1, 33, "10.0.0.1/32", "10.0.0.2/32")), counted{}},
 	} {
 		t.Run(name, func(t *testing.T) {

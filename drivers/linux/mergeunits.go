@@ -144,7 +144,7 @@ func (c *compiler) analyse(u *unit, rules []drivers.Rule, st style, held *bool) 
 			atoms, apart = atomsOf(r, func(id drivers.SetID) setFace { return c.needAbout(u, id) })
 		}
 		n := len(ps) - 1
-		if n < 0 || ps[n].action != action || action == drivers.Log || len(ps[n].index) == maxPiece {
+		if n < 0 || ps[n].action != action || len(ps[n].index) == maxPiece {
 			ps = append(ps, piece{action: action})
 			n++
 		}
@@ -204,7 +204,7 @@ func newMerging(p *piece) *merging {
 
 // takes reports whether p may be merged with what is there.
 func (g *merging) takes(p *piece, st style) bool {
-	if p.action == g.action && !g.mixed && p.action != drivers.Log {
+	if p.action == g.action && !g.mixed {
 		return true
 	}
 	class, uniform := p.class()

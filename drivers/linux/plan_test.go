@@ -418,7 +418,7 @@ func TestPoisoned(t *testing.T) {
 	c.setPoison(map[drivers.ObjectRef]error{refOf(w): errors.New("refused")})
 	c.update(s.Clone(), drivers.NewChanges())
 	unknown := c.prog.Sets[Key{Inet, setUnknown}]
-	if unknown.Content.Len() != 1 {
+	if unknown.Content.Len() != 1 || c.prog.Sets[Key{ARP, setUnknown}].Content.Len() != 1 {
 		t.Errorf("a workload that is refused: %v", objects(c.prog)[unknown.Key])
 	}
 }
@@ -429,7 +429,17 @@ func TestNamesThatNoInterfaceHas(t *testing.T) {
 	s := smallState()
 	c := newCompiler()
 	good := objects(Render(s))
-	for _, name := range []string{"", "a-name-of-16-byte"} {
+	longest := newWalker(1).s
+	for _, e := range longest.Endpoints {
+		if e.Iface == "torta" {
+			e.Iface = "a-name-of-15-by"
+		}
+	}
+	c.update(longest, nil)
+	if len(c.failed) != 0 || c.prog.Chains[Key{Inet, "source-a-name-of-15-by"}] == nil {
+		t.Errorf("a name of 15 bytes: failed are %v", c.failed)
+	}
+	for _, name := range []string{"", "a-name-of-16-byt"} {
 		for kind := range 2 {
 			id := drivers.EndpointID{Kind: []drivers.EndpointKind{drivers.Workload, drivers.HostInterface}[kind], Sandbox: "odd", Interface: "eth0"}
 			s.Endpoints[id] = &drivers.Endpoint{ID: id, Name: "odd", Iface: name}

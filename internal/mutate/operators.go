@@ -308,11 +308,15 @@ func (m *maker) branch(b *ast.BranchStmt) {
 	}
 }
 
-// elements leaves out each element of a literal.
+// elements leaves out each element of a literal, save fields of a struct that have their zero value.
 func (m *maker) elements(c *ast.CompositeLit) {
+	_, isMap := c.Type.(*ast.MapType)
 	for i, x := range c.Elts {
 		if kv, ok := x.(*ast.KeyValueExpr); ok {
 			if id, ok := kv.Key.(*ast.Ident); ok && id.Name == "Comment" {
+				continue
+			}
+			if id, ok := kv.Value.(*ast.Ident); ok && !isMap && (m.file.zeros[id.Name] || id.Name == "nil" || id.Name == "false") {
 				continue
 			}
 		}
