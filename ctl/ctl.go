@@ -16,6 +16,7 @@
 //	connect.go   connectivity: who may talk to whom; connect_text.go and connect_svg.go draw it
 //	ipam.go      ipam show, check, release, configure
 //	attach.go    attach and detach: plug a workload's network namespace in by hand
+//	migrate.go   migrate calico; package calico has what it does
 //	complete.go  completion in the shell, with live names
 //
 // preview and connectivity ask about every pair of ends, which would be too much if each were asked about by itself:
@@ -43,6 +44,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/ctl/calico"
 	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/internal/agentapi"
 )
@@ -67,7 +69,10 @@ type Env struct {
 	Store func(ctx context.Context) (datastore.Store, error) // connects to the store that the flags name
 	// OneByOne says whether that store can't write several resources as one; nil = it can.
 	OneByOne func() bool
-	Socket   func() string // path of the agent's socket
+	// Calico reads what Calico has stored in the cluster of a kubeconfig file; "" = the store's, or what kubectl would use.
+	// nil = this build can't.
+	Calico func(ctx context.Context, kubeconfig string) (calico.Source, error)
+	Socket func() string // path of the agent's socket
 }
 
 // ExitCoder is an error that knows its exit code. An empty message prints nothing.
@@ -109,7 +114,7 @@ func Commands(env *Env) []*cobra.Command {
 		getCommand(env), applyCommand(env), createCommand(env), replaceCommand(env), patchCommand(env), labelCommand(env),
 		editCommand(env), deleteCommand(env), diffCommand(env), validateCommand(env),
 		explainCommand(env), policyCommand(env), connectivityCommand(env), ipamCommand(env),
-		statusCommand(env), attachCommand(env), detachCommand(env),
+		statusCommand(env), attachCommand(env), detachCommand(env), migrateCommand(env),
 	}
 	for _, c := range cmds {
 		env.completeFlags(c)

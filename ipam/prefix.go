@@ -7,6 +7,8 @@ import (
 	"math/bits"
 	"net/netip"
 	"strings"
+
+	"github.com/tortie/tortie/api"
 )
 
 // number is an address as a number; IPv4 ones have 32 bits.
@@ -118,3 +120,36 @@ func blockName(p netip.Prefix) string {
 }
 
 func affinityName(node string, p netip.Prefix) string { return node + "-" + blockName(p) }
+
+// BlockKey is where the block of a range is stored.
+func BlockKey(p netip.Prefix) api.Key { return api.Key{Kind: "IPAMBlock", Name: blockName(p)} }
+
+// NewBlock makes a block whose addresses are all free, and that is nobody's: for those who bring blocks along.
+func NewBlock(p netip.Prefix) *api.IPAMBlock { return newBlock(p).obj }
+
+// NewAffinity makes the affinity of a block that says whose it is, as for a node that has claimed it; nil if the block is
+// nobody's.
+func NewAffinity(b *api.IPAMBlock) (*api.BlockAffinity, error) {
+	k, err := readBlock(b)
+	if err != nil {
+		return nil, err
+	}
+	kind, node, ok := strings.Cut(b.Spec.Affinity, ":")
+	if !ok {
+		return nil, nil
+	}
+	o := &api.BlockAffinity{Spec: api.BlockAffinitySpec{State: stateConfirmed, Node: node, Type: kind, CIDR: k.prefix.String(), Deleted: "false"}}
+	o.Name = affinityName(node, k.prefix)
+	if kind == "virtual" {
+		o.Name = "virtual-" + o.Name
+	}
+	return o, nil
+}
+
+// NewHandle makes the record of a handle of a node that has addresses in blocks of others: how many, by the range of the
+// block.
+func NewHandle(handle, node string, blocks map[string]int) *api.IPAMHandle {
+	o := &api.IPAMHandle{Spec: api.IPAMHandleSpec{HandleID: handle, Block: blocks}}
+	o.Name, o.Annotations = handleKey(handle).Name, map[string]string{annotationNode: node}
+	return o
+}

@@ -63,7 +63,7 @@ One binary holds the agent of a node (tortie agent), the store (tortie store), a
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Color:  isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "",
 		Editor: cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR")),
-		Store:  conn.open, OneByOne: conn.oneByOne,
+		Store:  conn.open, OneByOne: conn.oneByOne, Calico: conn.calico,
 		Socket: func() string { return socket },
 	}
 	root.AddGroup(&cobra.Group{ID: "daemons", Title: "Daemons:"}, &cobra.Group{ID: "use", Title: "Commands:"})
