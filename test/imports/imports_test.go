@@ -31,6 +31,8 @@ type rule struct {
 var rules = []rule{
 	{dir: "api", only: []string{"api", "internal"}, std: true, extern: []string{"k8s.io/apimachinery", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "go.yaml.in/yaml/v3"}},
 	{dir: "datastore", only: []string{"api", "datastore", "internal"}},
+	{dir: "datastore/kube/convert", only: []string{"api"}, std: true, never: []string{"k8s.io/client-go"},
+		extern: []string{"k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/json", "sigs.k8s.io/network-policy-api/apis"}},
 	{dir: "store", only: []string{"api", "internal", "store"}},
 	{dir: "store/join", only: []string{"store/join"}, std: true},
 	{dir: "drivers", exact: true, std: true},
