@@ -227,7 +227,7 @@ func (env *Env) printReport(r ipam.Report) {
 		fmt.Fprintf(env.Out, "%s  %s %s\n", env.red("object "), f.Key, f.Problem)
 	}
 	if len(r.Leaked) > 0 {
-		fmt.Fprintln(env.Out, "\ntortie ipam release --leaked gives back what nobody uses; agents do so too, some time later")
+		fmt.Fprintln(env.Out, "\ntortie ipam release --leaked gives back what nobody uses; the controllers do so too, some time later")
 	}
 }
 
