@@ -11,7 +11,7 @@ IMAGE_NAMES ?= $(IMAGE):$(shell sed -n 's/^appVersion: *//p' deploy/helm/tortie/
 ROOT    := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E env "PATH=$$PATH")
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build bin/tortie, bin/tortie-cni and bin/tortie-lab
 	@scripts/deps.sh build
@@ -54,7 +54,7 @@ check: ## Everything that needs no kernel: format, vet, lint, builds for every p
 	@GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build ./...
 	@CGO_ENABLED=0 $(GO) build -tags noembed ./...
 	@echo "== shell scripts"
-	@bash -n scripts/*.sh .ci/run
+	@bash -n scripts/*.sh .ci/run test/e2e/*.sh test/e2e/testbed
 
 test: ## Every test, with the race detector, on the real kernel (needs root; about five minutes)
 	@scripts/deps.sh test
@@ -62,6 +62,10 @@ test: ## Every test, with the race detector, on the real kernel (needs root; abo
 	$(ROOT) $(GO) test -count=1 -timeout 10m -v -run '^(TestFuzz|TestThousandNodes)$$' ./ipam
 	@echo "== everything"
 	$(ROOT) $(GO) test -race -timeout 10m ./...
+
+e2e: images ## A real Kubernetes cluster with Tortie on this machine, and the upstream suites on it (needs root; E2E='-suite netpol -proxy nftables -dual-stack'; bin/tortie-e2e -h)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/tortie-e2e ./test/e2e/tortie-e2e
+	$(ROOT) $(BIN)/tortie-e2e $(E2E)
 
 soak: ## The tests that choose at random, for SOAKTIME (default 60m) with fresh seeds (PARTS="pairs churn faults graph ipam fuzz")
 	@scripts/deps.sh test
@@ -86,4 +90,4 @@ clean: ## Remove what was built, and what an interrupted lab left behind
 	@[ ! -x $(BIN)/tortie-lab ] || $(ROOT) $(BIN)/tortie-lab clean
 	rm -rf $(BIN)
 
-.PHONY: mutate help build images demo lab check test soak bench fuzz vuln clean
+.PHONY: mutate e2e help build images demo lab check test soak bench fuzz vuln clean

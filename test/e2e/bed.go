@@ -57,6 +57,9 @@ func (b *Bed) testbed(ctx context.Context, env []string, args ...string) error {
 	return nil
 }
 
+// Testbed runs a command of ./testbed.
+func (b *Bed) Testbed(ctx context.Context, args ...string) error { return b.testbed(ctx, nil, args...) }
+
 func (b *Bed) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(b.Root, "test/e2e/testbed"), args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

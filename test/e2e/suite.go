@@ -37,24 +37,23 @@ func Suites() []Suite {
 		{
 			Name: "netpol", Title: "Kubernetes: NetworkPolicy (`Netpol`)",
 			Focus: `\[sig-network\] Netpol`,
-			Skips: []Skip{{`SCTP`, noSCTP}},
+			Skips: []Skip{{`\[Feature:SCTPConnectivity\]`, noSCTP}},
 		},
 		{
 			Name: "conformance", Title: "Kubernetes: sig-network, all of `[Conformance]`",
 			Focus: `\[sig-network\].*\[Conformance\]`,
-			Skips: []Skip{{`SCTP`, noSCTP}},
+			Skips: []Skip{{`\[Feature:SCTPConnectivity\]`, noSCTP}},
 		},
 		{
 			Name: "network", Title: "Kubernetes: other specs of sig-network that a network plugin decides",
 			Focus: `\[sig-network\] (Networking Granular Checks: Services|NoSNAT|Connectivity Pod Lifecycle should be able to connect|` +
 				`Services should (allow pods to hairpin|preserve source pod IP|be rejected when no endpoints exist))`,
 			Dual:  `\[sig-network\] \[Feature:IPv6DualStack\]`,
-			Skips: []Skip{{`SCTP|: sctp`, noSCTP}, {`\[Slow\]`, "they wait for minutes to see what the others see"}},
+			Skips: []Skip{{`\[Feature:SCTPConnectivity\]`, noSCTP}, {`\[Slow\]`, "they wait for minutes to see what the others see"}},
 		},
 		{
 			Name: "cnp", Title: "network-policy-api v0.2.0: ClusterNetworkPolicy",
 			Program: "cnp.test", Args: []string{"-all-features"},
-			Skips: []Skip{{`SCTP`, noSCTP}},
 		},
 		{
 			Name: "alive", Title: "Staying alive (test/e2e/alive)",

@@ -1,0 +1,11 @@
+// Package alive holds tests of a cluster with Tortie that something happens to: agents are killed, updated and doubled,
+// the API server is away, a node is rebooted, a hundred pods come at once. `make e2e` runs them in the cluster that it has
+// made; they are built with the tag e2e only.
+//
+//	bed_test.go      the cluster, pods, and how to send from inside of them
+//	flow_test.go     traffic that goes on while something happens
+//	agent_test.go    agents: killed, updated, doubled
+//	server_test.go   the API server away, and back
+//	reboot_test.go   a node that is made anew
+//	pods_test.go     pods: many at once, static ones, host ports, addresses of a pool, names used again
+package alive
