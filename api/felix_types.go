@@ -264,7 +264,7 @@ func felixTimeouts() felixType {
 				c.invalid(p.Index(i).Child("timeout"), t.Timeout.String(), "may not be negative")
 			}
 		}
-	}).like("timeouts")
+	})
 }
 
 func felixFilters() felixType { return typed[map[string]string]("texts by names of interfaces", nil) }

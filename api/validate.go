@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/tortie/tortie/api/selector"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -249,7 +250,7 @@ func (c *checker) ruleNamespaces(s string, p *field.Path) {
 }
 
 func (c *checker) syntax(s string, p *field.Path) *selector.Selector {
-	if len(s) > MaxSelector {
+	if utf8.RuneCountInString(s) > MaxSelector {
 		c.errs = append(c.errs, field.TooLong(p, "", MaxSelector))
 	}
 	if s == "" {

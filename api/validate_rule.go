@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -275,7 +276,7 @@ func (c *checker) http(r *Rule, ctx ruleContext, p *field.Path) {
 
 func (c *checker) httpPath(s string, p *field.Path) {
 	switch {
-	case len(s) > MaxHTTPPath:
+	case utf8.RuneCountInString(s) > MaxHTTPPath:
 		c.errs = append(c.errs, field.TooLong(p, "", MaxHTTPPath))
 	case strings.ContainsAny(s, "?#"):
 		c.invalid(p, s, "holds ? or #; only the path itself is matched")

@@ -14,7 +14,7 @@ const folder = "../../deploy/crds"
 
 func generated(t testing.TB) map[string][]byte {
 	t.Helper()
-	files, err := Generate("../../api")
+	files, err := Generate("..")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,11 +41,11 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(b, files[name]) {
-			t.Errorf("%s is out of date; run go test ./internal/crdgen -update", path)
+			t.Errorf("%s is out of date; run go test ./api/crdgen -update", path)
 		}
 		delete(files, name)
 	}
 	for name := range files {
-		t.Errorf("%s is missing; run go test ./internal/crdgen -update", name)
+		t.Errorf("%s is missing; run go test ./api/crdgen -update", name)
 	}
 }

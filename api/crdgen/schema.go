@@ -41,10 +41,8 @@ type Schema struct {
 
 // Rule is a check in CEL.
 type Rule struct {
-	Rule      string `json:"rule"`
-	Message   string `json:"message"`
-	FieldPath string `json:"fieldPath,omitempty"`
-	Reason    string `json:"reason,omitempty"`
+	Rule    string `json:"rule"`
+	Message string `json:"message"`
 }
 
 // generator makes schemas and remembers which rows of the tables it has used, so that a row for a field that is gone

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/tortie/tortie/api"
-	"github.com/tortie/tortie/internal/crdgen/cases"
+	"github.com/tortie/tortie/api/crdgen/cases"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -27,7 +27,7 @@ func servers(t testing.TB) map[string]*server {
 // objects returns the good and bad objects of the kinds that are CRDs.
 func objects(t testing.TB) []cases.Case {
 	t.Helper()
-	all, err := cases.Read("../../api/testdata/validate")
+	all, err := cases.Read("../testdata/validate")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,5 +11,5 @@
 //	differ.go    what api.Validate refuses and an API server can't: the docs and the tests have it from there
 //	comments.go  descriptions, from the comments in the source of package api
 //
-// go test ./internal/crdgen -update writes the files; without -update it compares them.
+// go test ./api/crdgen -update writes the files; without -update it compares them.
 package crdgen

@@ -42,11 +42,10 @@ func clusterTypes() map[string]tweak {
 		"CalicoNodeStatusSpec": required("node", "classes", "updatePeriodSeconds"),
 		"IPAMConfigurationSpec": cel("nodes that take no blocks need strictAffinity",
 			"has(self.strictAffinity) && self.strictAffinity || !has(self.autoAllocateBlocks) || self.autoAllocateBlocks"),
-		"IPPoolSpec":          ipPool(),
-		"BlockAffinitySpec":   required("state", "node", "cidr"),
-		"IPAMBlockSpec":       ipamBlock(),
-		"IPAMHandleSpec":      required("handleID"),
-		"AllocationAttribute": func(*Schema) {},
+		"IPPoolSpec":        ipPool(),
+		"BlockAffinitySpec": required("state", "node", "cidr"),
+		"IPAMBlockSpec":     ipamBlock(),
+		"IPAMHandleSpec":    required("handleID"),
 	}
 }
 

@@ -63,7 +63,7 @@ func Differences() []Difference {
 		{
 			What:   "the label `projectcalico.org/namespace` on sets and host endpoints",
 			Why:    "the schema of a CRD does not see labels",
-			Then:   "the admission policy `projectcalico-namespace-label` refuses it",
+			Then:   "the admission policy `namespace-label.tortie.io` refuses it",
 			Policy: true,
 			Cases: []string{
 				"NetworkSet/bad label of another namespace",

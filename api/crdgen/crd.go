@@ -47,7 +47,6 @@ type names struct {
 	Plural     string   `json:"plural"`
 	Singular   string   `json:"singular"`
 	ShortNames []string `json:"shortNames,omitempty"`
-	Categories []string `json:"categories,omitempty"`
 }
 
 type definitionVersion struct {
@@ -84,7 +83,7 @@ func Generate(source string) (map[string][]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("writing %s: %w", k.Kind, err)
 		}
-		files[FileName(k)] = append([]byte("# Generated from the types of package api by go test ./internal/crdgen -update\n"), b...)
+		files[FileName(k)] = append([]byte("# Generated from the types of package api by go test ./api/crdgen -update\n"), b...)
 	}
 	for _, table := range []map[string]tweak{types, fields} {
 		for name := range table {

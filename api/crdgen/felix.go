@@ -103,7 +103,6 @@ func settingLike() map[string]tweak {
 		"tables":     property("max", func(s *Schema) { s.Maximum = num(250) }),
 		"table ranges": all(maxItems(1024), items(property("max", func(s *Schema) { s.Maximum = num(4294967295) })),
 			cel("names more than 65535 tables", "self.map(r, r.max - r.min + 1).sum() <= 65535")),
-		"timeouts": func(*Schema) {},
 		"conntrack": all(func(s *Schema) { s.MaxProperties = count(8) },
 			cel("must be creationGracePeriod, tcpSynSent, tcpEstablished, tcpFinsSeen, tcpResetSeen, udpTimeout, genericTimeout or icmpTimeout",
 				"self.all(k, k.lowerAscii() in ['creationgraceperiod', 'tcpsynsent', 'tcpestablished', 'tcpfinsseen', 'tcpresetseen', 'udptimeout', 'generictimeout', 'icmptimeout'])"),
