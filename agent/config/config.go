@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,7 +52,7 @@ type Config struct {
 	// MTU is that of workload interfaces, in bytes; 0 = the driver's choice.
 	MTU int `json:"mtu,omitempty"`
 	// EndpointToHost says what becomes of packets from workloads to their own host, after their egress policy: Drop,
-	// Accept, or Return (the host endpoint's policy decides).
+	// Accept, or Return (the host endpoint's policy decides). Drop, or with Kubernetes Accept, unless it is said.
 	EndpointToHost string `json:"endpointToHost,omitempty"`
 	// FailsafeIn and FailsafeOut are traffic of the host which no policy may stop: "tcp:22", or "tcp:22:192.0.2.0/24".
 	FailsafeIn  []Failsafe `json:"failsafeIn"`
@@ -236,6 +237,14 @@ func (c Config) SocketPath() string {
 		return c.Socket
 	}
 	return filepath.Join(c.RunDir, "agent.sock")
+}
+
+// Settle gives what nobody has said the values that go with what was said.
+func (c *Config) Settle() {
+	if c.Store.Kubernetes != nil && !slices.Contains(c.Said, "endpointToHost") {
+		// Of a cluster's own services some are on the node itself: the API server, a cache of its DNS.
+		c.EndpointToHost = "Accept"
+	}
 }
 
 var toHost = map[string]drivers.EndpointToHost{

@@ -105,6 +105,17 @@ cni: {binDir: /host/opt/cni/bin, confDir: /host/etc/cni/net.d, ipam: {type: tort
 			t.Errorf("%v: %s", x.say, d)
 		}
 	}
+	// Pods reach what is on their own node, unless somebody says otherwise; a FelixConfiguration still can.
+	for text, want := range map[string]string{"store: {kubernetes: {}}": "Accept", "store: {kubernetes: {}}\nendpointToHost: Drop": "Drop", "mtu: 1400": "Drop"} {
+		c, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Settle()
+		if _, fixed := c.Fixed()["defaultEndpointToHostAction"]; c.EndpointToHost != want || fixed != strings.Contains(text, "endpointToHost") {
+			t.Errorf("%s: %s, fixed %v", text, c.EndpointToHost, fixed)
+		}
+	}
 	s := Store{Endpoints: []string{"unix:///s"}}
 	if s.Use([]string{"kubernetes"}); s.Kubernetes == nil {
 		t.Error("kubernetes over a file with etcd")

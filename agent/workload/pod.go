@@ -60,14 +60,9 @@ func (w *Workloads) ofPod(ctx context.Context, r agentapi.AttachRequest, e ledge
 		return r, none, agentapi.Errorf(agentapi.CodeBadRequest,
 			"attach: labels, profiles, ports and allowed source prefixes of a pod are those of the pod: the network configuration can't add any")
 	}
-	wait, cancel := context.WithTimeout(ctx, podPatience)
-	defer cancel()
-	pod, err := w.o.Pods.WaitPod(wait, endpointKey(e), e.UID)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-		return r, none, agentapi.Errorf(agentapi.CodeUnknownPod, "attach: pod %s/%s: %v; try again", x.Namespace, x.Name, err)
-	case err != nil:
-		return r, none, waitError(fmt.Sprintf("attach: pod %s/%s", x.Namespace, x.Name), err)
+	pod, err := w.waitPod(ctx, e, x)
+	if err != nil {
+		return r, none, err
 	}
 	wish, err := readWishes(pod)
 	if err == nil {
@@ -77,6 +72,26 @@ func (w *Workloads) ofPod(ctx context.Context, r agentapi.AttachRequest, e ledge
 		return r, none, agentapi.Errorf(agentapi.CodeBadRequest, "attach: pod %s/%s: %v", x.Namespace, x.Name, err)
 	}
 	return r, wish.pools, nil
+}
+
+// waitPod waits for a pod. It is unknown only if the API server could have told of it.
+func (w *Workloads) waitPod(ctx context.Context, e ledger.Entry, x agentapi.Workload) (Pod, error) {
+	if _, err := w.o.Store(); err != nil {
+		return Pod{}, storeError("attach: nothing was done, try again", err)
+	}
+	wait, cancel := context.WithTimeout(ctx, podPatience)
+	defer cancel()
+	pod, err := w.o.Pods.WaitPod(wait, endpointKey(e), e.UID)
+	switch {
+	case err == nil:
+		return pod, nil
+	case !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil:
+		return pod, waitError(fmt.Sprintf("attach: pod %s/%s", x.Namespace, x.Name), err)
+	}
+	if _, err := w.o.Store(); err != nil {
+		return Pod{}, storeError("attach: nothing was done, try again", err)
+	}
+	return Pod{}, agentapi.Errorf(agentapi.CodeUnknownPod, "attach: pod %s/%s: %v; try again", x.Namespace, x.Name, err)
 }
 
 // wishes is what annotations ask for.

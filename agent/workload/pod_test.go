@@ -12,6 +12,7 @@ import (
 
 	"github.com/tortie/tortie/agent/ledger"
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/internal/agentapi"
 )
 
@@ -128,6 +129,23 @@ func TestPodThatNeverComes(t *testing.T) {
 			t.Errorf("it took %v", took)
 		}
 		h.nothing(w, "after an attach without a pod")
+
+		// While the API server is away nobody can know: then it is not the pod's fault.
+		w.o.Store = func() (datastore.Store, error) { return nil, datastore.ErrUnavailable }
+		if err := h.attach(w, "s1"); agentapi.CodeOf(err) != agentapi.CodeUnavailable {
+			t.Error(err)
+		}
+		asked := 0
+		w.o.Store = func() (datastore.Store, error) {
+			if asked++; asked > 1 { // it goes away meanwhile
+				return nil, datastore.ErrUnavailable
+			}
+			return h.store, nil
+		}
+		if err := h.attach(w, "s1"); agentapi.CodeOf(err) != agentapi.CodeUnavailable || asked != 2 {
+			t.Errorf("%v after %d looks", err, asked)
+		}
+		w.o.Store = func() (datastore.Store, error) { return h.store, nil }
 
 		// The request may be shorter than that; and a caller that ends is told nothing else.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

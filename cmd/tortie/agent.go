@@ -106,6 +106,7 @@ func agentConfig(f *pflag.FlagSet, path string, over config.Config) (config.Conf
 	if err := storeOver(f, &cfg.Store); err != nil {
 		return cfg, err
 	}
+	cfg.Settle()
 	return cfg, cfg.Validate()
 }
 
