@@ -11,18 +11,18 @@ type Difference struct {
 
 // Differences returns all of them: nothing else that api.Validate refuses is accepted by an API server.
 func Differences() []Difference {
-	const ours = "address management alone may write it, and checks what it reads"
+	const ours = "nobody but address management may write it, which checks what it reads"
 	return []Difference{
 		{
-			What:  "parentheses in the selectors of rules, how deep they are nested and what `!` belongs to",
-			Why:   "a regular expression can't count; everything else about selectors is checked. In the selector of the policy itself unbalanced parentheses are refused",
-			Then:  "the rule matches nothing if it allows, and denies what its other clauses match if it denies; an Event says so",
+			What:  "parentheses in selectors: whether they match, and how deep they are nested",
+			Why:   "a regular expression can't count; everything else about selectors is checked. Outside of rules the number of parentheses is, too",
+			Then:  "a rule that allows matches nothing, one that denies does it by its other clauses; agents report it",
 			Cases: []string{"NetworkPolicy/bad parenthesis of a rule's selector missing"},
 		},
 		{
 			What: "keys of maps: of the annotations of a rule, of matchLabels, of the labels of host endpoint templates, the blocks of an IPAMHandle",
 			Why:  "there is no bound on their length, so that every rule about them is too expensive for the API server",
-			Then: "as above for rules; templates and IPAMHandles are reported and not used",
+			Then: "rules as above; no host endpoint is made of such a template; nobody but address management writes IPAMHandles",
 			Cases: []string{
 				"NetworkPolicy/bad annotation with a space",
 				"StagedKubernetesNetworkPolicy/bad bad label name in matchLabels",
@@ -34,7 +34,7 @@ func Differences() []Difference {
 		{
 			What: "`except` outside of its `cidr` in a staged Kubernetes policy",
 			Why:  "rules, peers and exceptions multiply to more than the API server lets a rule cost",
-			Then: "the rule matches nothing, and an Event says so",
+			Then: "as above: the rule matches nothing",
 			Cases: []string{
 				"StagedKubernetesNetworkPolicy/bad exception outside",
 				"StagedKubernetesNetworkPolicy/bad exception of all",
@@ -43,7 +43,7 @@ func Differences() []Difference {
 		{
 			What:  "names of communities in `prefixAdvertisements` that are not defined",
 			Why:   "the lists multiply in the same way",
-			Then:  "the prefix is advertised without that community, and the problem is reported",
+			Then:  "the problem is reported; there is no BGP yet",
 			Cases: []string{"BGPConfiguration/bad name that is not defined"},
 		},
 		{

@@ -209,6 +209,8 @@ func (s *server) tierAccess(t *testing.T) {
 		{"move in, one tier only", []string{"writers", "platform"}, patch(web, "platform"), "may not delete this policy of tier security"},
 		{"move, both tiers", []string{"writers", "security", "platform"}, patch(web, "platform"), ""},
 		{"move, but for updaters", []string{"writers", "security-updaters", "platform"}, patch(web, "platform"), "may not delete this policy of tier security"},
+		{"controller: namespace-controller", nil, remove(web), ""},
+		{"controller: generic-garbage-collector", nil, remove(in("", gnp) + "/web"), ""},
 		{"every tier", []string{"writers", "every-tier"}, patch(web, "default"), ""},
 		{"editors of a namespace, default tier", []string{"editors"}, create("prod", np, "NetworkPolicy", "a", ""), ""},
 		{"editors of a namespace, by name", []string{"editors"}, create("prod", np, "NetworkPolicy", "a", "default"), ""},
@@ -222,6 +224,9 @@ func (s *server) tierAccess(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			u := user{name: c.name, groups: c.groups}
+			if name, ok := strings.CutPrefix(c.name, "controller: "); ok {
+				u.name = "system:serviceaccount:kube-system:" + name
+			}
 			code, a := c.do(t, s, u)
 			expect(t, code, a, c.refused)
 		})
