@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -378,4 +379,91 @@ func TestServerRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.until("a delete", func() bool { return w.world["GlobalNetworkSet/a"].Object == nil })
+}
+
+// TestDefinedLater: a kind that somebody installs is noticed at once, and without asking for it all the time; one that is
+// taken out again is gone.
+func TestDefinedLater(t *testing.T) {
+	c := take(t)
+	s := c.open(t, true)
+	requests := count(s)
+	w := watchKinds(t, s, kindsOf("GlobalNetworkPolicy"))
+	w.untilInSync()
+	before := requests.Load()
+	c.must(t, http.MethodPost, definitions, jsonOf(`{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":%q,
+		"annotations":{"api-approved.kubernetes.io":"https://github.com/kubernetes-sigs/network-policy-api/pull/300"}},
+		"spec":{"group":"policy.networking.k8s.io","scope":"Cluster","names":{"kind":"ClusterNetworkPolicy","plural":"clusternetworkpolicies"},"versions":[{"name":"v1alpha2",
+		"served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}]}}`, clusterPolicies))
+	defer c.call(http.MethodDelete, definitions+"/"+clusterPolicies, nil)
+	const path = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies"
+	if err := c.untilServed(path); err != nil {
+		t.Fatal(err)
+	}
+	c.must(t, http.MethodPost, path, jsonOf(`{"apiVersion":"policy.networking.k8s.io/v1alpha2","kind":"ClusterNetworkPolicy","metadata":{"name":"x"},
+		"spec":{"tier":"Admin","priority":1,"subject":{"namespaces":{}},"ingress":[{"action":"Deny","from":[{"namespaces":{}}]}]}}`))
+	w.untilWorld("GlobalNetworkPolicy/kcnp.admin.x")
+	if n := requests.Load() - before; n > 20 {
+		t.Errorf("%d requests", n)
+	}
+	if o, err := s.Get(ctxOf(t), api.Key{Kind: "GlobalNetworkPolicy", Name: "kcnp.admin.x"}); err != nil || !cmp.Equal(o, w.world["GlobalNetworkPolicy/kcnp.admin.x"].Object) {
+		t.Errorf("get: %v, %v", o, err)
+	}
+	c.must(t, http.MethodDelete, definitions+"/"+clusterPolicies, nil)
+	w.untilWorld()
+}
+
+// count counts the requests of s from now on.
+func count(s *Store) *atomic.Int64 {
+	n := &atomic.Int64{}
+	next := s.http.Transport
+	s.http.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+		n.Add(1)
+		return next.RoundTrip(r)
+	})
+	return n
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestWire: pods come as protobuf, our own kinds as JSON.
+func TestWire(t *testing.T) {
+	c := take(t)
+	s := c.open(t, true)
+	types := map[string]string{}
+	next := s.http.Transport
+	s.http.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+		res, err := next.RoundTrip(r)
+		if err == nil {
+			types[r.URL.Path] = res.Header.Get("Content-Type")
+		}
+		return res, err
+	})
+	for _, kind := range []string{"Node", "Tier"} {
+		if _, err := s.List(ctxOf(t), kind, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[string]string{"/api/v1/nodes": protobuf, "/apis/projectcalico.org/v3/tiers": "application/json"}
+	if diff := cmp.Diff(want, types); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestNotThere: what can't be created for want of something says what that is.
+func TestNotThere(t *testing.T) {
+	s := take(t).open(t, true)
+	_, err := s.Create(ctxOf(t), &api.NetworkSet{ObjectMeta: metav1.ObjectMeta{Namespace: "nowhere", Name: "a"}})
+	if !errors.Is(err, datastore.ErrInvalid) || !strings.Contains(err.Error(), `namespaces "nowhere" not found`) {
+		t.Errorf("in a namespace that is not there: %v", err)
+	}
+	f := newFake(t, netsets)
+	_, err = f.open().Create(ctxOf(t), &api.NetworkSet{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}})
+	if !errors.Is(err, datastore.ErrInvalid) || !strings.Contains(err.Error(), "CustomResourceDefinition "+netsets) {
+		t.Errorf("of a kind that is not there: %v", err)
+	}
+	if err := s.Txn(ctxOf(t), datastore.Op{}, datastore.Op{}); !errors.Is(err, datastore.ErrInvalid) {
+		t.Errorf("two writes as one: %v", err)
+	}
 }

@@ -62,7 +62,7 @@ func (f *fakeServer) open() *Store {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	s.pace = pace{minBackoff: time.Millisecond, maxBackoff: 20 * time.Millisecond, steady: time.Second, absent: 10 * time.Millisecond, refused: 20 * time.Millisecond, confirm: 3}
+	s.pace = pace{minBackoff: time.Millisecond, maxBackoff: 20 * time.Millisecond, steady: time.Second, absent: 10 * time.Millisecond, definition: time.Minute, refused: 20 * time.Millisecond, confirm: 3}
 	f.t.Cleanup(func() { s.Close() })
 	return s
 }
@@ -238,7 +238,7 @@ func (f *fakeServer) watch(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"type": "ERROR", "object": statusOf(410, "Expired", "", "too old resource version")})
 		return
 	}
-	me := &fakeWatch{events: make(chan string, 1000), end: make(chan struct{})}
+	me := &fakeWatch{events: make(chan string, len(f.objs[r.URL.Path])+1000), end: make(chan struct{})}
 	for _, o := range f.objs[r.URL.Path] {
 		rev := revOf(o)
 		if q.Get("sendInitialEvents") != "" || rev > from {

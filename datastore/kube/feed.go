@@ -96,31 +96,6 @@ func (f *feed) note(err error) {
 	}
 }
 
-// absent is called for each answer that there is no such resource. It returns when it is worth to ask again.
-func (f *feed) absent(ctx context.Context) {
-	f.mu.Lock()
-	f.gone++
-	gone := f.gone
-	f.mu.Unlock()
-	// Whoever served it may be just starting, or be the wrong one to ask: what is enforced is not dropped on one answer.
-	if gone < f.s.pace.confirm && f.h.size(f.t) > 0 {
-		f.h.wait(ctx, jitter(min(f.s.pace.maxBackoff, f.s.pace.minBackoff<<min(2*gone, 8))))
-		return
-	}
-	if f.h.size(f.t) > 0 {
-		f.s.log.Warn("a kind is no longer served, what was read of it is dropped", "resource", f.src.name)
-	}
-	f.h.replace(f.t, nil)
-	f.h.health(f.src, state{health: good})
-	for ctx.Err() == nil {
-		f.h.wait(ctx, jitter(f.s.pace.absent))
-		_, err := f.list(ctx, metav1.ListOptions{Limit: 1})
-		if !unserved(err) {
-			return
-		}
-	}
-}
-
 // do makes a request, again and again as long as there is no answer.
 func (f *feed) do(ctx context.Context, call func() error) error {
 	for {
@@ -153,24 +128,61 @@ func (f *feed) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, 
 	}
 	l := f.src.newList()
 	err := f.do(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, listTimeout)
+		defer cancel()
 		return f.s.request(f.src, "GET", "").SpecificallyVersionedParams(options(&o)).MaxRetries(0).Do(ctx).Into(l)
 	})
 	return l, err
 }
 
 func (f *feed) watch(ctx context.Context, o metav1.ListOptions) (w watch.Interface, err error) {
-	o.Watch = true
 	err = f.do(ctx, func() error {
-		w, err = f.s.request(f.src, "GET", "").SpecificallyVersionedParams(options(&o)).MaxRetries(0).Watch(ctx)
-		if err == nil && reflect.TypeOf(w) == reflect.TypeOf(watch.NewEmptyWatch()) {
-			return errBroken // client-go's way to say so
-		}
+		w, err = startWatch(ctx, f.s.request(f.src, "GET", ""), o)
 		return err
 	})
 	return w, err
 }
 
-var errBroken = errors.New("the connection broke before there was an answer")
+// startWatch starts a watch, which has to be answered soon, whenever its first event comes.
+func startWatch(ctx context.Context, r *rest.Request, o metav1.ListOptions) (watch.Interface, error) {
+	o.Watch = true
+	ctx, cancel := context.WithCancelCause(ctx)
+	late := time.AfterFunc(answerTimeout, func() { cancel(errNoAnswer) })
+	w, err := r.SpecificallyVersionedParams(options(&o)).MaxRetries(0).Watch(ctx)
+	switch {
+	case !late.Stop():
+		err = errNoAnswer
+	case err == nil && reflect.TypeOf(w) == reflect.TypeOf(watch.NewEmptyWatch()):
+		err = errBroken // client-go's way to say so
+	}
+	if err != nil {
+		cancel(err)
+		if w != nil {
+			w.Stop()
+		}
+		return nil, err
+	}
+	return &stoppable{w, cancel}, nil
+}
+
+// stoppable is a watch whose context ends with it.
+type stoppable struct {
+	watch.Interface
+	cancel context.CancelCauseFunc
+}
+
+// Stop implements watch.Interface.
+func (s *stoppable) Stop() {
+	s.Interface.Stop()
+	s.cancel(nil)
+}
+
+const answerTimeout = 30 * time.Second
+
+var (
+	errBroken   = errors.New("the connection broke before there was an answer")
+	errNoAnswer = fmt.Errorf("no answer within %v", answerTimeout)
+)
 
 // lister is what a Reflector asks.
 type lister struct{ f *feed }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore/kube/convert"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // endpoint is the WorkloadEndpoint of a pod, in little memory. It is never changed.
@@ -14,7 +16,7 @@ type endpoint struct {
 	key      api.Key
 	rev      string
 	uid      string
-	data     []byte // as JSON, without addresses and revision
+	data     []byte // as JSON, without what is here beside it
 	partial  []string
 	problems []api.Problem
 	status   []netip.Addr // what the pod says of its addresses
@@ -26,8 +28,10 @@ type endpoint struct {
 func newEndpoint(w *api.WorkloadEndpoint, a convert.PodAddresses, problems []api.Problem) *endpoint {
 	e := &endpoint{key: api.KeyOf(w), rev: w.ResourceVersion, uid: string(w.UID), partial: w.Spec.Partial, problems: problems,
 		status: a.IPs, finished: a.Finished}
-	w.ResourceVersion, w.Spec.IPNetworks = "", nil
-	e.data, _ = json.Marshal(w) // it holds nothing that can't be encoded
+	short := *w
+	short.TypeMeta, short.Namespace, short.Name, short.UID, short.ResourceVersion = metav1.TypeMeta{}, "", "", "", ""
+	short.Spec.IPNetworks = nil
+	e.data, _ = json.Marshal(&short) // it holds nothing that can't be encoded
 	return e
 }
 
@@ -37,8 +41,9 @@ func (e *endpoint) object() (*api.WorkloadEndpoint, error) {
 	if err := json.Unmarshal(e.data, w); err != nil {
 		return nil, err
 	}
-	w.APIVersion, w.Kind = api.GroupVersion, "WorkloadEndpoint"
-	w.ResourceVersion, w.Spec.Partial = e.rev, slices.Clone(e.partial)
+	w.APIVersion, w.Kind = api.GroupVersion, e.key.Kind
+	w.Namespace, w.Name, w.UID, w.ResourceVersion = e.key.Namespace, e.key.Name, types.UID(e.uid), e.rev
+	w.Spec.Partial = slices.Clone(e.partial)
 	for _, a := range e.addrs {
 		w.Spec.IPNetworks = append(w.Spec.IPNetworks, netip.PrefixFrom(a, a.BitLen()).String())
 	}

@@ -143,7 +143,11 @@ func (g *generator) pod(i int) *corev1.Pod {
 		}
 	}
 	v4, v6 := fmt.Sprintf("10.%d.0.%d", i%2, i+1), fmt.Sprintf("fd00:%d::%d", i%2+1, i+1)
-	for k, ip := range pick(g, []string{v4, v6}, []string{v4}, []string{v6}) {
+	ips := pick(g, []string{v4, v6}, []string{v4}, []string{v6})
+	if i == 0 { // there is always one that packets can come from
+		p.Spec.NodeName, ips = "me", []string{v4, v6}
+	}
+	for k, ip := range ips {
 		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: ip})
 		if k == 0 {
 			p.Status.PodIP = ip
