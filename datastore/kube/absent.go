@@ -51,7 +51,7 @@ func (f *feed) untilDefined(ctx context.Context) bool {
 	}
 	o := metav1.ListOptions{FieldSelector: "metadata.name=" + f.src.name}
 	l := &rawList{}
-	listing, cancel := context.WithTimeout(ctx, listTimeout)
+	listing, cancel := context.WithTimeout(ctx, f.s.pace.answer)
 	defer cancel()
 	err := f.definitions().SpecificallyVersionedParams(options(&o)).MaxRetries(0).Do(listing).Into(l)
 	if err != nil {
@@ -64,7 +64,7 @@ func (f *feed) untilDefined(ctx context.Context) bool {
 	for ctx.Err() == nil {
 		seconds := int64(jitter(f.s.pace.definition) / time.Second)
 		o.TimeoutSeconds = &seconds
-		w, err := startWatch(ctx, f.definitions(), o)
+		w, err := f.s.startWatch(ctx, f.definitions(), o)
 		if err != nil {
 			return false
 		}

@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"encoding/json"
-	"hash/maphash"
 	"net/http"
 	"testing"
 
@@ -11,8 +10,6 @@ import (
 	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/datastore/storetest"
 )
-
-var seed = maphash.MakeSeed()
 
 // otherwise says which cases are about what an API server does in another way.
 var otherwise = map[string]string{

@@ -3,6 +3,7 @@ package kube
 import (
 	"encoding/json"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
+var seed = maphash.MakeSeed()
+
 // fakeServer speaks the API as far as reads go: lists, watch-lists, watches with bookmarks, errors. Unlike a real one it
 // can be told to fail.
 type fakeServer struct {
@@ -28,7 +31,9 @@ type fakeServer struct {
 	fail     map[string]int
 	watches  map[string][]*fakeWatch
 	requests []string
-	oldest   int // watches from before are told that it is gone
+	oldest   int  // watches from before are told that it is gone
+	old      bool // it knows no watch-lists
+	hang     bool // no request is answered
 }
 
 type fakeWatch struct {
@@ -62,7 +67,7 @@ func (f *fakeServer) open() *Store {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	s.pace = pace{minBackoff: time.Millisecond, maxBackoff: 20 * time.Millisecond, steady: time.Second, absent: 10 * time.Millisecond, definition: time.Minute, refused: 20 * time.Millisecond, confirm: 3}
+	s.pace = pace{minBackoff: time.Millisecond, maxBackoff: 20 * time.Millisecond, answer: time.Minute, steady: time.Second, absent: 10 * time.Millisecond, definition: time.Minute, refused: 20 * time.Millisecond, confirm: 3}
 	f.t.Cleanup(func() { s.Close() })
 	return s
 }
@@ -178,13 +183,20 @@ func (f *fakeServer) serve(w http.ResponseWriter, r *http.Request) {
 	f.requests = append(f.requests, r.URL.RequestURI())
 	objs, served := f.objs[r.URL.Path]
 	code := f.fail[r.URL.Path]
+	old, hang := f.old, f.hang
 	f.mu.Unlock()
+	if hang {
+		<-r.Context().Done()
+		return
+	}
 	if !served {
 		code = http.StatusNotFound
 	}
 	switch q := r.URL.Query(); {
 	case code != 0:
 		f.status(w, code, "", "no luck")
+	case old && q.Get("sendInitialEvents") != "":
+		f.write(w, http.StatusUnprocessableEntity, statusOf(422, "Invalid", "", "sendInitialEvents: Forbidden: is disabled"))
 	case q.Get("watch") != "":
 		f.watch(w, r)
 	default:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tortie/tortie/datastore"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -103,7 +104,9 @@ func (f *feed) do(ctx context.Context, call func() error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		f.note(err)
+		if !apierrors.IsInvalid(err) { // an old server's word for a watch-list; a list that follows tells more
+			f.note(err)
+		}
 		if err == nil || !retryable(err) {
 			f.mu.Lock()
 			f.delay = 0
@@ -128,7 +131,7 @@ func (f *feed) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, 
 	}
 	l := f.src.newList()
 	err := f.do(ctx, func() error {
-		ctx, cancel := context.WithTimeout(ctx, listTimeout)
+		ctx, cancel := context.WithTimeout(ctx, f.s.pace.answer)
 		defer cancel()
 		return f.s.request(f.src, "GET", "").SpecificallyVersionedParams(options(&o)).MaxRetries(0).Do(ctx).Into(l)
 	})
@@ -137,17 +140,17 @@ func (f *feed) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, 
 
 func (f *feed) watch(ctx context.Context, o metav1.ListOptions) (w watch.Interface, err error) {
 	err = f.do(ctx, func() error {
-		w, err = startWatch(ctx, f.s.request(f.src, "GET", ""), o)
+		w, err = f.s.startWatch(ctx, f.s.request(f.src, "GET", ""), o)
 		return err
 	})
 	return w, err
 }
 
 // startWatch starts a watch, which has to be answered soon, whenever its first event comes.
-func startWatch(ctx context.Context, r *rest.Request, o metav1.ListOptions) (watch.Interface, error) {
+func (s *Store) startWatch(ctx context.Context, r *rest.Request, o metav1.ListOptions) (watch.Interface, error) {
 	o.Watch = true
 	ctx, cancel := context.WithCancelCause(ctx)
-	late := time.AfterFunc(answerTimeout, func() { cancel(errNoAnswer) })
+	late := time.AfterFunc(s.pace.answer, func() { cancel(errNoAnswer) })
 	w, err := r.SpecificallyVersionedParams(options(&o)).MaxRetries(0).Watch(ctx)
 	switch {
 	case !late.Stop():
@@ -177,11 +180,9 @@ func (s *stoppable) Stop() {
 	s.cancel(nil)
 }
 
-const answerTimeout = 30 * time.Second
-
 var (
 	errBroken   = errors.New("the connection broke before there was an answer")
-	errNoAnswer = fmt.Errorf("no answer within %v", answerTimeout)
+	errNoAnswer = errors.New("no answer")
 )
 
 // lister is what a Reflector asks.

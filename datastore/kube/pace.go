@@ -8,6 +8,7 @@ import (
 // pace is how patient a store is; tests have less of it.
 type pace struct {
 	minBackoff, maxBackoff time.Duration // between tries, before jitter
+	answer                 time.Duration // until a list has come, or a watch has begun
 	steady                 time.Duration // a session that lasted this long was a good one
 	absent                 time.Duration // between looks for a resource that is not served
 	definition             time.Duration // of a watch for its definition
@@ -16,7 +17,7 @@ type pace struct {
 }
 
 func usualPace() pace {
-	return pace{minBackoff: 100 * time.Millisecond, maxBackoff: 10 * time.Second, steady: 5 * time.Second,
+	return pace{minBackoff: 100 * time.Millisecond, maxBackoff: 10 * time.Second, answer: 30 * time.Second, steady: 5 * time.Second,
 		absent: 45 * time.Second, definition: 20 * time.Minute, refused: 30 * time.Second, confirm: 4}
 }
 

@@ -270,6 +270,49 @@ func TestOlderHistory(t *testing.T) {
 	w.untilWorld("NetworkSet/default/kept", "NetworkSet/default/new")
 }
 
+// TestNoWatchList: an older server gives lists, then watches.
+func TestNoWatchList(t *testing.T) {
+	f := newFake(t)
+	f.old = true
+	f.put(netsets, "default/a", "", "")
+	f.put(pods, "default/p", `"uid":"u1"`, `,"spec":{"nodeName":"n"}`)
+	w := watchKinds(t, f.open(), kindsOf("NetworkSet", "WorkloadEndpoint"))
+	var first datastore.Batch
+	w.until("something", func() bool {
+		first = w.last
+		return len(w.log) > 0
+	})
+	if first.Status.Kinds != nil || !first.InSync {
+		t.Errorf("the first batch: in sync %v, status %+v", first.InSync, first.Status)
+	}
+	f.put(netsets, "default/b", "", "")
+	f.remove(pods, "default/p")
+	w.untilWorld("NetworkSet/default/a", "NetworkSet/default/b")
+}
+
+// TestHangingServer: a server that takes requests and never answers is one that can't be reached.
+func TestHangingServer(t *testing.T) {
+	f := newFake(t)
+	f.put(netsets, "default/a", "", "")
+	s := f.open()
+	s.pace.answer = 50 * time.Millisecond
+	w := watchKinds(t, s, kindsOf("NetworkSet"))
+	w.untilInSync()
+	hang := func(on bool) {
+		f.mu.Lock()
+		f.hang = on
+		f.mu.Unlock()
+	}
+	hang(true)
+	f.cut()
+	w.until("the bad news", func() bool { return !w.last.Status.Connected && errors.Is(w.last.Status.Err, datastore.ErrUnavailable) })
+	hang(false)
+	f.put(netsets, "default/b", "", "")
+	w.untilWorld("NetworkSet/default/a", "NetworkSet/default/b")
+	w.until("the good news", func() bool { return w.last.Status.Connected && w.last.Status.Err == nil })
+	w.wantTold("+NetworkSet/default/a +NetworkSet/default/b")
+}
+
 // TestUnreadable: one object that can't be used is a problem of its own.
 func TestUnreadable(t *testing.T) {
 	f := newFake(t)
