@@ -72,10 +72,15 @@ func kubeHost(choose bool) func(*testing.T) *host {
 }
 
 func withAndWithoutPools(t *testing.T, fn func(*testing.T, func(*testing.T) *host)) {
-	t.Run("addresses that no pool has", func(t *testing.T) { fn(t, newHost) })
-	t.Run("given addresses of a pool", func(t *testing.T) { fn(t, poolHost(false)) })
-	t.Run("allocated addresses", func(t *testing.T) { fn(t, poolHost(true)) })
-	t.Run("pods of Kubernetes", func(t *testing.T) { fn(t, kubeHost(true)) })
+	for name, newHost := range map[string]func(*testing.T) *host{
+		"addresses that no pool has": newHost, "given addresses of a pool": poolHost(false), "allocated addresses": poolHost(true),
+		"pods of Kubernetes": kubeHost(true),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fn(t, newHost)
+		})
+	}
 }
 
 // audit checks that who uses an address has it, and nobody else has any.
