@@ -11,7 +11,7 @@ import (
 
 var (
 	// ErrUnlocked says that Calico may still give addresses away.
-	ErrUnlocked = errors.New("Calico's agents may still write: its data is not locked")
+	ErrUnlocked = errors.New("agents of Calico may still write: its data is not locked")
 	// ErrConflict says that addresses are somebody else's here.
 	ErrConflict = errors.New("addresses are somebody else's here")
 )
