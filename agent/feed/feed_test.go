@@ -259,6 +259,45 @@ func TestWaitSeen(t *testing.T) {
 	})
 }
 
+// TestWaitEndpoint: what is waited for may be anything that a WorkloadEndpoint of this node says; who waits in vain is told
+// what there is.
+func TestWaitEndpoint(t *testing.T) {
+	run(t, nil, func(t *testing.T, f *Feed, g *graph, s *sink) {
+		batch := func(es ...datastore.Event) {
+			t.Helper()
+			if err := f.Batch(t.Context(), datastore.Batch{Events: es}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wait := func(revision string) (*api.WorkloadEndpoint, error) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			return f.WaitEndpoint(ctx, wepKey("a"), func(o *api.WorkloadEndpoint) bool { return o.ResourceVersion == revision })
+		}
+		if o, err := wait("1"); o != nil || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("none: %v, %v", o, err)
+		}
+		batch(wep("a", "node1", "1"), wep("b", "node1", "7"))
+		if o, err := wait("1"); err != nil || o.ResourceVersion != "1" {
+			t.Errorf("it: %v, %v", o, err)
+		}
+		if o, err := wait("2"); !errors.Is(err, context.DeadlineExceeded) || o == nil || o.ResourceVersion != "1" {
+			t.Errorf("another one: %v, %v", o, err)
+		}
+		start := time.Now()
+		time.AfterFunc(time.Second, func() {
+			_ = f.Batch(t.Context(), datastore.Batch{Events: []datastore.Event{wep("a", "node1", "2")}})
+		})
+		if o, err := wait("2"); err != nil || o.ResourceVersion != "2" || time.Since(start) != time.Second {
+			t.Errorf("when it comes: %v, %v", o, err)
+		}
+		batch(wep("a", "node2", "2"))
+		if o, err := wait("2"); o != nil || err == nil {
+			t.Errorf("moved to another node: %v, %v", o, err)
+		}
+	})
+}
+
 func TestUnreadableResourcesAreProblems(t *testing.T) {
 	run(t, nil, func(t *testing.T, f *Feed, g *graph, s *sink) {
 		key := api.Key{Kind: "Profile", Name: "p"}
