@@ -71,7 +71,7 @@ type unit struct {
 	face    string // what those that need it look at: if it changes they are rendered anew
 	val     any    // what they look at in full, where a face would be long
 	deps    []*unit
-	parents map[*unit]int
+	parents map[*unit]int // of those that others need
 	keys    map[Key]struct{}
 	entries map[Key]elems
 	gone    func() // takes it out of an index
@@ -140,7 +140,7 @@ func (c *compiler) update(s *drivers.State, ch *drivers.Changes) {
 		c.route(dst, s.Routes[dst])
 	}
 	if c.base == nil {
-		c.base = &unit{id: "base", level: levelBase, build: c.buildBase, parents: map[*unit]int{}}
+		c.base = &unit{id: "base", level: levelBase, build: c.buildBase}
 		ch.Node = true
 	}
 	if ch.Node {
@@ -209,7 +209,7 @@ func (c *compiler) endpoint(id drivers.EndpointID, e *drivers.Endpoint) {
 	i := c.ifaces[e.Iface]
 	if i == nil {
 		i = &iface{endpoints: map[drivers.EndpointID]*drivers.Endpoint{}}
-		i.unit = &unit{id: "iface " + e.Iface, level: levelIface, parents: map[*unit]int{}}
+		i.unit = &unit{id: "iface " + e.Iface, level: levelIface}
 		i.unit.build = func(u *unit) { c.buildIface(u, e.Iface) }
 		c.ifaces[e.Iface], c.units[i.unit.id] = i, i.unit
 	}
@@ -328,11 +328,6 @@ func (c *compiler) release(parent, u *unit) {
 	delete(c.dirty[u.level], u)
 	if u.gone != nil {
 		u.gone()
-	}
-	for m, es := range u.entries {
-		for k := range es {
-			c.drop(m, k)
-		}
 	}
 	for k := range u.keys {
 		c.remove(k)

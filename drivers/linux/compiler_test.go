@@ -181,8 +181,11 @@ func TestMissingGolden(t *testing.T) {
 		s.Sets["net"] = drivers.NewSet(drivers.SetNet, drivers.AddrMember(addr("10.66.0.1")))
 		e := *s.Endpoints[drivers.EndpointID{Sandbox: "a", Interface: "eth0"}]
 		first := drivers.TierPolicies{Name: "first", Policies: []drivers.PolicyID{np("t3"), np("t4"), np("t5"), np("t6"), np("t7")}}
-		e.Policy.Normal.In = &drivers.TierList{Tiers: []drivers.TierPolicies{first, e.Policy.Normal.In.Tiers[0], {Name: "never"}}}
-		e.Policy.Normal.Out = &drivers.TierList{Tiers: []drivers.TierPolicies{{Name: "x", Default: drivers.Pass, Policies: []drivers.PolicyID{np("t0"), np("none"), np("t2"), np("t5")}}}}
+		e.Policy.Normal.In = &drivers.TierList{Tiers: []drivers.TierPolicies{first, {Name: "passes", Default: drivers.Deny, Policies: []drivers.PolicyID{np("passing"), np("none")}}, e.Policy.Normal.In.Tiers[0], {Name: "never"}}}
+		passing := &drivers.Policy{ID: np("passing"), In: []drivers.Rule{portRule(drivers.Pass, 1)}}
+		passing.SetRuleIDs()
+		s.Policies[passing.ID] = passing
+		e.Policy.Normal.Out = &drivers.TierList{Tiers: []drivers.TierPolicies{{Name: "y", Policies: []drivers.PolicyID{np("t8"), np("t9"), np("t10")}}, {Name: "x", Default: drivers.Pass, Policies: []drivers.PolicyID{np("t0"), np("none"), np("t2"), np("t5")}}}}
 		e.Profiles = []drivers.PolicyID{np("t0"), np("none"), np("t2")}
 		s.Endpoints[e.ID] = &e
 		delete(s.Policies, np("t2"))
@@ -829,5 +832,92 @@ func TestSameShape(t *testing.T) {
 	}
 	if o := (SetObject{Types: []Type{TAddr4, TPort}, Comment: "y"}); !o.sameShape(&base) {
 		t.Error("another comment, and another shape")
+	}
+}
+
+// TestMergePorts: ranges in order, those that touch joined.
+func TestMergePorts(t *testing.T) {
+	t.Parallel()
+	r := func(first, last uint16) drivers.PortRange { return drivers.PortRange{First: first, Last: last} }
+	for _, x := range []struct{ in, want []drivers.PortRange }{
+		{nil, nil},
+		{[]drivers.PortRange{r(5, 4)}, nil},
+		{[]drivers.PortRange{r(7, 9), r(5, 4), r(1, 2)}, []drivers.PortRange{r(1, 2), r(7, 9)}},
+		{[]drivers.PortRange{r(1, 9), r(3, 4), r(10, 10)}, []drivers.PortRange{r(1, 10)}},
+		{[]drivers.PortRange{r(3, 3), r(1, 1)}, []drivers.PortRange{r(1, 1), r(3, 3)}},
+		{[]drivers.PortRange{r(60000, 65535), r(65535, 65535)}, []drivers.PortRange{r(60000, 65535)}},
+	} {
+		was := slices.Clone(x.in)
+		if got := mergePorts(x.in); !slices.Equal(got, x.want) || !slices.Equal(x.in, was) {
+			t.Errorf("%v: %v, want %v", was, got, x.want)
+		}
+	}
+}
+
+// TestFullIsNotExact: where a hint says that a set may be anything there is no exact change of what has its members.
+func TestFullIsNotExact(t *testing.T) {
+	t.Parallel()
+	s := tierOf(1, func(int) []drivers.Rule {
+		r, q := portRule(drivers.Allow, 1), portRule(drivers.Allow, 2)
+		r.Match.Src.Sets, q.Match.Src.Sets = []drivers.SetID{"a"}, []drivers.SetID{"b"}
+		return []drivers.Rule{r, q}
+	})
+	member := drivers.AddrMember(addr("10.66.0.2"))
+	for _, id := range []drivers.SetID{"a", "b"} {
+		s.Sets[id] = drivers.NewSet(drivers.SetNet, drivers.AddrMember(addr("10.66.0.1")))
+	}
+	for _, full := range []bool{false, true} {
+		c := newCompiler()
+		c.limits = mergeAll()
+		c.update(s.Clone(), nil)
+		c.touched = map[Key]struct{}{}
+		now := s.Clone()
+		now.Sets["a"] = s.Sets["a"].With([]drivers.Member{member}, nil)
+		ch := drivers.NewChanges()
+		ch.Sets["a"] = &drivers.SetChange{Added: map[drivers.Member]struct{}{member: {}}}
+		ch.Sets["b"] = &drivers.SetChange{Full: full, Added: map[drivers.Member]struct{}{}}
+		c.update(now, ch)
+		if ds := deltasOf(c, ch); (len(ds) == 0) != full {
+			t.Errorf("full: %t, exact changes: %v", full, ds)
+		}
+	}
+}
+
+// TestPoisonWithoutHost: objects may be refused where no endpoint is for all interfaces.
+func TestPoisonWithoutHost(t *testing.T) {
+	t.Parallel()
+	s := smallState()
+	delete(s.Endpoints, drivers.EndpointID{Kind: drivers.HostInterface, Sandbox: "all", Interface: drivers.AllHostIfaces})
+	c := newCompiler()
+	c.setPoison(map[drivers.ObjectRef]error{{Kind: drivers.ObjPolicy, Policy: np("gone")}: errors.New("refused")})
+	c.update(s.Clone(), nil)
+	if diff := cmp.Diff(objects(Render(s)), objects(c.prog)); diff != "" {
+		t.Errorf("what nobody needs is refused (-want +got):\n%s", diff)
+	}
+}
+
+// TestTwoForAllInterfaces: where two endpoints claim to be for all interfaces, no workload reaches the host.
+func TestTwoForAllInterfaces(t *testing.T) {
+	t.Parallel()
+	for claims := range 3 {
+		s := tierOf(1, func(int) []drivers.Rule { return nil })
+		s.Node.EndpointToHost = drivers.ToHostReturn
+		open := &drivers.Policy{ID: drivers.PolicyID{Kind: drivers.KindProfile, Name: "open"}, In: []drivers.Rule{{Action: drivers.Allow}}, Out: []drivers.Rule{{Action: drivers.Allow}}}
+		open.SetRuleIDs()
+		s.Policies[open.ID] = open
+		for id, e := range s.Endpoints {
+			q := *e
+			q.Profiles = []drivers.PolicyID{open.ID}
+			s.Endpoints[id] = &q
+		}
+		for i := range claims {
+			id := drivers.EndpointID{Kind: drivers.HostInterface, Sandbox: fmt.Sprint(i), Interface: drivers.AllHostIfaces}
+			s.Endpoints[id] = &drivers.Endpoint{ID: id, Iface: drivers.AllHostIfaces, Profiles: []drivers.PolicyID{open.ID}}
+		}
+		p := Render(s)
+		agree(t, s, &p, []drivers.Packet{{
+			From: drivers.Place{Kind: drivers.PlaceWorkload, Iface: "torta"}, To: drivers.Place{Kind: drivers.PlaceProcess},
+			Src: addr("10.65.0.1"), Dst: addr("172.20.0.1"), Proto: l4UDP, SrcPort: 1, DstPort: 2,
+		}})
 	}
 }

@@ -502,16 +502,16 @@ func addrAtoms(s *drivers.Side, side addrSide, about func(drivers.SetID) setFace
 		return false
 	case len(s.Sets) == 1:
 		f := about(s.Sets[0])
-		if f.small && f.has4 {
+		if f.has4 {
 			*to = append(*to, atom{shape: shape{side: side}, set: s.Sets[0]})
 		}
-		if f.small && f.has6 {
+		if f.has6 {
 			*to = append(*to, atom{shape: shape{side: side, v6: true}, set: s.Sets[0]})
 		}
 		return f.small
 	}
 	for _, p := range s.Nets {
-		if !p.IsValid() || !p.IsSingleIP() {
+		if !p.IsSingleIP() {
 			return false
 		}
 		*to = append(*to, atom{shape: shape{side: side, v6: p.Addr().Is6()}, addr: p.Addr()})

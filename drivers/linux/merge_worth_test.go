@@ -81,6 +81,11 @@ func TestWorthMerging(t *testing.T) {
 			return rs
 		}
 	}
+	turns := func(allows, denies int) func(int) []drivers.Rule {
+		return func(int) []drivers.Rule {
+			return append(long(allows, drivers.Allow)(0), long(denies, drivers.Deny)(0)...)
+		}
+	}
 	set := func(members int) *drivers.State {
 		s := tierOf(1, func(int) []drivers.Rule {
 			var rs []drivers.Rule
@@ -132,6 +137,8 @@ func TestWorthMerging(t *testing.T) {
 		"sixteen that pass":                        {tierOf(1, long(16, drivers.Pass)), counted{sets: 1, elements: 16}},
 		"as many as one set takes":                 {tierOf(1, long(512, drivers.Deny)), counted{sets: 1, elements: 512}},
 		"and more":                                 {tierOf(1, long(528, drivers.Deny)), counted{sets: 2, elements: 528}},
+		"as many as one map takes":                 {tierOf(1, turns(262, 250)), counted{maps: 1, elements: 262}},
+		"and more, which are two sets":             {tierOf(1, turns(262, 251)), counted{sets: 2, elements: 262 + 251}},
 		"policies as long as a group takes":        {tierOf(65, long(512, drivers.Deny)), counted{groups: 2, sets: 2, elements: 2 * 512}},
 		"and longer":                               {tierOf(65, long(513, drivers.Deny)), counted{groups: 2, sets: 65, elements: 65 * 512}},
 		"a set as large as is taken apart":         {set(256), counted{sets: 1, elements: 256 * 16}},

@@ -439,6 +439,9 @@ func TestNamesThatNoInterfaceHas(t *testing.T) {
 	if len(c.failed) != 0 || c.prog.Chains[Key{Inet, "source-a-name-of-15-by"}] == nil {
 		t.Errorf("a name of 15 bytes: failed are %v", c.failed)
 	}
+	if a, b := ifaceChain("source-", "eth 0"), ifaceChain("source-", "eth/0"); a == b || !strings.HasPrefix(a, "source-x-") || len(a) < 12 {
+		t.Errorf("chains of interfaces whose names nft cannot write: %q, %q", a, b)
+	}
 	for _, name := range []string{"", "a-name-of-16-byt"} {
 		for kind := range 2 {
 			id := drivers.EndpointID{Kind: []drivers.EndpointKind{drivers.Workload, drivers.HostInterface}[kind], Sandbox: "odd", Interface: "eth0"}
@@ -631,6 +634,7 @@ func TestContentsDiff(t *testing.T) {
 		}
 	}
 	all = append(all, elems{"a": {Key: "a", Kind: ActJump, Chain: "x"}, "b": {Key: "b"}}, elems{"a": {Key: "a", Kind: ActJump, Chain: "y"}, "c": {Key: "c"}}, elems{})
+	byKey := func(a, b Elem) int { return strings.Compare(a.Key, b.Key) }
 	for i, want := range all {
 		for j, old := range append(all, nil) {
 			have := elems{}
@@ -640,6 +644,9 @@ func TestContentsDiff(t *testing.T) {
 				}
 			}
 			add, del := want.Diff(old)
+			if m, ok := want.(members); !ok && !slices.IsSortedFunc(del, byKey) || ok && len(add) > 0 && m.Len() == 0 {
+				t.Fatalf("%d from %d: add %v, remove %v", i, j, add, del)
+			}
 			for _, e := range del {
 				if x, ok := have[e.Key]; !ok || x != e {
 					t.Fatalf("%d from %d: %v goes, and is not there", i, j, e)

@@ -24,7 +24,9 @@ import (
 type result struct {
 	Name   string
 	Source string // hash of the function, as it is without the mistake
-	Killed string `json:",omitempty"` // by what: the folder of the tests, or "time"; "" = it survived
+	Killed string `json:",omitempty"` // by what: the folder of the tests, or "time"; "" = it survived, or is late
+
+	Late bool `json:",omitempty"` // its tests took too long while others ran: it has to run alone before anything is said
 
 	Refused bool `json:",omitempty"` // by the compiler: it is no mutant
 }
@@ -76,7 +78,7 @@ func (rs *results) outcome(m *mutant) (run, killed bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	r, ok := rs.of[m.Name()]
-	run = ok && r.Source == hashOf(m) && !r.Refused
+	run = ok && r.Source == hashOf(m) && !r.Refused && !r.Late
 	return run, run && r.Killed != ""
 }
 
@@ -177,7 +179,13 @@ func (b *built) run(ctx context.Context, root string, rs *results, workers int, 
 	// In no order: a run that is broken off has seen a bit of everything.
 	rand.New(rand.NewPCG(1, 1)).Shuffle(len(todo), func(i, j int) { todo[i], todo[j] = todo[j], todo[i] })
 	say("%s: %d mutants, %d to run; without a mistake the tests take %v", b.Name, len(b.mutants), len(todo), baseline)
-	late, err := b.all(rs, todo, workers, say, func(m *mutant) (result, error) { return b.judge(ctx, root, m, baseline, slack) })
+	late, err := b.all(rs, todo, workers, say, func(m *mutant) (result, error) {
+		r, err := b.judge(ctx, root, m, baseline, slack)
+		if r.Killed == "time" {
+			r.Killed, r.Late = "", true
+		}
+		return r, err
+	})
 	if err != nil || len(late) == 0 {
 		return err
 	}
@@ -189,7 +197,7 @@ func (b *built) run(ctx context.Context, root string, rs *results, workers int, 
 	return err
 }
 
-// all judges mutants, keeps what becomes of them, and returns those that were killed by time.
+// all judges mutants, keeps what becomes of them, and returns those that are late.
 func (b *built) all(rs *results, todo []*mutant, workers int, say func(string, ...any),
 	judge func(*mutant) (result, error)) ([]*mutant, error) {
 	next := make(chan *mutant)
@@ -209,11 +217,11 @@ func (b *built) all(rs *results, todo []*mutant, workers int, say func(string, .
 					return
 				}
 				mu.Lock()
-				switch done++; r.Killed {
-				case "":
-					survived++
-				case "time":
+				switch done++; {
+				case r.Late:
 					late = append(late, m)
+				case r.Killed == "":
+					survived++
 				}
 				if done%100 == 0 {
 					say("%s: %d of %d, %d survive", b.Name, done, len(todo), survived)
