@@ -107,7 +107,7 @@ func (f *fakeServer) put(resource, key, labels, rest string) {
 
 func kindNamed(resource string) string {
 	if k, ok := map[string]string{pods: "Pod", namespaces: "Namespace", serviceAccounts: "ServiceAccount", nodes: "Node",
-		slices_: "EndpointSlice", policies: "NetworkPolicy", clusterPolicies: "ClusterNetworkPolicy"}[resource]; ok {
+		endpointSlices: "EndpointSlice", policies: "NetworkPolicy", clusterPolicies: "ClusterNetworkPolicy"}[resource]; ok {
 		return k
 	}
 	for _, s := range sources(seed) {

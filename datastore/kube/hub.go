@@ -3,7 +3,6 @@ package kube
 import (
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -235,7 +234,7 @@ func (h *hub) emit(src *source, e event) {
 	if !h.wanted[src.kind] {
 		return
 	}
-	if reserved(e.key) && !h.settle(src, &e) {
+	if _, reserved := nativeOf(e.key); reserved && !h.settle(src, &e) {
 		return
 	}
 	if rev, ok := h.known[e.key]; ok && e.obj != nil && rev == e.obj.GetResourceVersion() && len(e.problems) == 0 {
@@ -254,22 +253,11 @@ func (h *hub) meet(e *event) {
 	}
 }
 
-// reserved says that a name is one that policies of Kubernetes' own get here.
-func reserved(k api.Key) bool {
-	switch k.Kind {
-	case "NetworkPolicy":
-		return strings.HasPrefix(k.Name, policyPrefix)
-	case "GlobalNetworkPolicy":
-		return strings.HasPrefix(k.Name, clusterPolicyPrefix)
-	}
-	return false
-}
-
 // settle decides between a policy that Kubernetes' own became, and a stored one of that name: the stored one loses, and
 // the other one's event says so. It reports whether there is something to tell now.
 func (h *hub) settle(src *source, e *event) bool {
 	native, nativeFrom := h.native(e.key)
-	if src.prefix == "" {
+	if !src.native {
 		if e.gone() {
 			delete(h.claims, e.key)
 		} else {
@@ -310,21 +298,11 @@ func (h *hub) native(key api.Key) (*source, string) {
 	if t == nil {
 		return nil, ""
 	}
-	for _, from := range nativeNames(key) {
-		if r, ok := t.rows[from]; ok && r.key == key {
-			return t.src, from
-		}
+	from, _ := nativeOf(key)
+	if r, ok := t.rows[from]; ok && r.key == key {
+		return t.src, from
 	}
 	return nil, ""
-}
-
-// nativeNames are the objects of Kubernetes' own that may have become key.
-func nativeNames(key api.Key) []string {
-	if key.Kind == "NetworkPolicy" {
-		return []string{key.Namespace + "/" + strings.TrimPrefix(key.Name, policyPrefix)}
-	}
-	_, name, _ := strings.Cut(strings.TrimPrefix(key.Name, clusterPolicyPrefix), ".")
-	return []string{name}
 }
 
 // retell tells a derived policy again, if it is still the one that is held.

@@ -99,8 +99,8 @@ func (src *source) names(key api.Key) []string {
 		}
 		return nil
 	case policies, clusterPolicies:
-		if reserved(key) {
-			return nativeNames(key)
+		if from, ok := nativeOf(key); ok {
+			return []string{from}
 		}
 		return nil
 	}

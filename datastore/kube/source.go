@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/netip"
+	"strings"
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore"
@@ -25,8 +26,8 @@ type source struct {
 	list func() runtime.Object
 	// convert never fails: what can't be used is an item that says why.
 	convert func(o runtime.Object) *item
-	// prefix begins the names of what becomes of its objects, where they could meet names of stored ones.
-	prefix string
+	// native says that its objects become policies, which could have the name of a stored one: see nativeOf.
+	native bool
 }
 
 // Names of sources that others speak of.
@@ -35,17 +36,26 @@ const (
 	namespaces      = "namespaces"
 	serviceAccounts = "serviceaccounts"
 	nodes           = "nodes"
-	slices_         = "endpointslices"
+	endpointSlices  = "endpointslices"
 	policies        = "networkpolicies.networking.k8s.io"
 	clusterPolicies = "clusternetworkpolicies.policy.networking.k8s.io"
 	blocks          = "ipamblocks.projectcalico.org"
 	pools           = "ippools.projectcalico.org"
 )
 
-const (
-	policyPrefix        = "knp.default."
-	clusterPolicyPrefix = "kcnp."
-)
+// nativeOf returns the policy of Kubernetes' own, as namespace/name, that becomes the one named key; false if none can.
+func nativeOf(key api.Key) (from string, ok bool) {
+	switch key.Kind {
+	case "NetworkPolicy":
+		from, ok = strings.CutPrefix(key.Name, convert.NetworkPolicyPrefix)
+		return key.Namespace + "/" + from, ok && from != ""
+	case "GlobalNetworkPolicy":
+		if from, ok = strings.CutPrefix(key.Name, convert.AdminPolicyPrefix); !ok {
+			from, ok = strings.CutPrefix(key.Name, convert.BaselinePolicyPrefix)
+		}
+	}
+	return from, ok && from != ""
+}
 
 // item is one object of a source, as it is kept and told.
 type item struct {
@@ -85,12 +95,12 @@ func sources(seed maphash.Seed) []*source {
 			list: func() runtime.Object { return &corev1.ServiceAccountList{} }, convert: c.serviceAccount},
 		{name: nodes, path: "/api/v1", plural: "nodes", kind: "Node",
 			list: func() runtime.Object { return &corev1.NodeList{} }, convert: c.node},
-		{name: slices_, path: "/apis/discovery.k8s.io/v1", plural: "endpointslices", namespaced: true, kind: "EndpointSlice",
+		{name: endpointSlices, path: "/apis/discovery.k8s.io/v1", plural: "endpointslices", namespaced: true, kind: "EndpointSlice",
 			list: func() runtime.Object { return &discoveryv1.EndpointSliceList{} }, convert: c.slice},
 		{name: policies, path: "/apis/networking.k8s.io/v1", plural: "networkpolicies", namespaced: true, kind: "NetworkPolicy",
-			convert: c.policy, prefix: policyPrefix},
+			convert: c.policy, native: true},
 		{name: clusterPolicies, path: "/apis/policy.networking.k8s.io/v1alpha2", plural: "clusternetworkpolicies", kind: "GlobalNetworkPolicy",
-			convert: c.clusterPolicy, prefix: clusterPolicyPrefix},
+			convert: c.clusterPolicy, native: true},
 	}
 	derived := map[string]bool{"WorkloadEndpoint": true, "Profile": true, "Node": true, "EndpointSlice": true}
 	for _, k := range api.Kinds() {
@@ -167,7 +177,7 @@ func (c converter) policy(o runtime.Object) *item {
 	p, problems, err := convert.NetworkPolicy(r.data)
 	it := derived(c, r, p, problems, err)
 	if err != nil {
-		it.key = api.Key{Kind: "NetworkPolicy", Namespace: r.Namespace, Name: policyPrefix + r.Name}
+		it.key = api.Key{Kind: "NetworkPolicy", Namespace: r.Namespace, Name: convert.NetworkPolicyPrefix + r.Name}
 	}
 	return it
 }
@@ -177,7 +187,7 @@ func (c converter) clusterPolicy(o runtime.Object) *item {
 	p, problems, err := convert.ClusterNetworkPolicy(r.data)
 	it := derived(c, r, p, problems, err)
 	if err != nil {
-		it.key = api.Key{Kind: "GlobalNetworkPolicy", Name: clusterPolicyPrefix + "admin." + r.Name}
+		it.key = api.Key{Kind: "GlobalNetworkPolicy", Name: convert.AdminPolicyPrefix + r.Name}
 	}
 	return it
 }

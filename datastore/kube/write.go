@@ -25,6 +25,7 @@ func (s *Store) writable(key api.Key) error {
 		return err
 	}
 	var what, how string
+	native, reserved := nativeOf(key)
 	switch {
 	case key.Kind == "WorkloadEndpoint":
 		what, how = "it is made of a pod", fmt.Sprintf("kubectl -n %s edit pod %s", key.Namespace, podOf(key.Name))
@@ -34,11 +35,11 @@ func (s *Store) writable(key api.Key) error {
 		what, how = "nodes come and go with their kubelets", "kubectl delete node "+key.Name
 	case key.Kind == "EndpointSlice":
 		what, how = "it is Kubernetes' own", fmt.Sprintf("kubectl -n %s edit endpointslice %s", key.Namespace, key.Name)
-	case reserved(key) && key.Kind == "NetworkPolicy":
-		what, how = "it is made of a NetworkPolicy of Kubernetes' own", fmt.Sprintf("kubectl -n %s edit networkpolicies.networking.k8s.io %s",
-			key.Namespace, strings.TrimPrefix(key.Name, policyPrefix))
-	case reserved(key):
-		what, how = "it is made of a ClusterNetworkPolicy", "kubectl edit clusternetworkpolicies "+nativeNames(key)[0]
+	case reserved && key.Kind == "NetworkPolicy":
+		_, name, _ := strings.Cut(native, "/")
+		what, how = "it is made of a NetworkPolicy of Kubernetes' own", fmt.Sprintf("kubectl -n %s edit networkpolicies.networking.k8s.io %s", key.Namespace, name)
+	case reserved:
+		what, how = "it is made of a ClusterNetworkPolicy", "kubectl edit clusternetworkpolicies "+native
 	default:
 		return nil
 	}
@@ -48,7 +49,7 @@ func (s *Store) writable(key api.Key) error {
 // stored returns the source of a kind of our own.
 func (s *Store) stored(kind string) *source {
 	for _, src := range s.sources {
-		if src.kind == kind && src.prefix == "" {
+		if src.kind == kind && !src.native {
 			return src
 		}
 	}
