@@ -154,17 +154,24 @@ func valueOf(s *drivers.State, o drivers.ObjectRef) any {
 	return nil
 }
 
-// commit writes what differs from the program, in one transaction. If it is not known what the tables hold they are
-// read first.
+// commit writes what differs from the program: what becomes of packets changes in one transaction, which may have others
+// ahead of it and behind it. If it is not known what the tables hold they are read first.
 func (d *Driver) commit(ctx context.Context, deltas map[Key]delta) error {
 	if err := d.readBack(ctx, &deltas); err != nil {
 		return err
 	}
 	ops := plan(&d.comp.prog, d.have, d.comp.touched, deltas)
-	if len(ops) > 0 {
-		if err := d.send(ops, false); err != nil {
+	for _, stage := range stages(ops, &d.comp.prog, d.have) {
+		if err := d.send(stage, false); err != nil {
+			var refused *refusedOps
+			if errors.As(err, &refused) {
+				refused.suspects = suspectsOf(ops)
+			}
 			return err
 		}
+		d.have.wrote(&d.comp.prog, opKeys(stage))
+	}
+	if len(ops) > 0 {
 		d.have.wrote(&d.comp.prog, d.comp.touched)
 	}
 	d.comp.touched = map[Key]struct{}{} // not cleared: it costs as much to walk as it has ever held
@@ -219,7 +226,6 @@ func (d *Driver) send(ops []op, dry bool) error {
 // blaming fills in which objects of the State the refused ops are about.
 func (r *refusedOps) blaming(ops []op) {
 	r.owners = map[drivers.ObjectRef]error{}
-	r.suspects = nil
 	for i, err := range r.ops {
 		if o := ops[i].owner(); suspect(o) {
 			r.owners[o] = err
@@ -232,18 +238,25 @@ func (r *refusedOps) blaming(ops []op) {
 			break
 		}
 	}
+	r.suspects = suspectsOf(ops)
+}
+
+// suspectsOf are the objects that ops are about, in the order in which they are tried.
+func suspectsOf(ops []op) []drivers.ObjectRef {
+	var suspects []drivers.ObjectRef
 	seen := map[drivers.ObjectRef]bool{}
 	for i := range ops {
 		if o := ops[i].owner(); suspect(o) && !seen[o] {
 			seen[o] = true
-			r.suspects = append(r.suspects, o)
+			suspects = append(suspects, o)
 		}
 	}
 	// Endpoints first: without them nothing is needed. Then sets: what a policy adds is then the policy only.
 	order := map[drivers.ObjectKind]int{drivers.ObjEndpoint: 0, drivers.ObjSet: 1, drivers.ObjPolicy: 2}
-	slices.SortFunc(r.suspects, func(a, b drivers.ObjectRef) int {
+	slices.SortFunc(suspects, func(a, b drivers.ObjectRef) int {
 		return cmp.Or(cmp.Compare(order[a.Kind], order[b.Kind]), strings.Compare(a.String(), b.String()))
 	})
+	return suspects
 }
 
 // suspect reports whether an object can be put on a stand-in.

@@ -1,6 +1,6 @@
 // Package linux is the dataplane of Linux hosts: nftables for policy, the kernel's routes, veth pairs for workloads.
 //
-//	State + Changes ─► compiler ─► Program ─► plan ─► ops ─► nft ─► one netlink transaction
+//	State + Changes ─► compiler ─► Program ─► plan ─► ops ─► nft ─► netlink transactions
 //	                   units       rules as   what differs         ▲
 //	                               data       from tables ─────────┴─ read back: after a start, a refusal, a kick
 //
@@ -14,6 +14,7 @@
 //	endpoint.go  what an interface needs
 //	base.go      the base chains, and which step of drivers.Evaluate each one is
 //	plan.go      the writes that lead from what the tables hold to a Program
+//	stages.go    which of them go ahead of the others, for the sake of packets under way
 //	kernel.go    the edge to the kernel
 //	cut.go       which flows of the flow table a State denies
 //
