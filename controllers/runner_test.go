@@ -2,10 +2,10 @@ package controllers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,20 +30,19 @@ func testMetrics(t *testing.T) *metrics {
 func TestRunner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var steps []time.Duration
-		var err error
+		var fails, blind atomic.Bool
 		start := time.Now()
-		blind := false
 		p := part{name: "p", every: func() time.Duration { return time.Hour }, needs: func() error {
-			if blind {
+			if blind.Load() {
 				return errBlind
 			}
 			return nil
 		}, step: func(context.Context) error {
 			steps = append(steps, time.Since(start).Round(time.Second))
-			if err != nil && err.Error() == "panic" {
+			if fails.Load() {
 				panic("a mistake")
 			}
-			return err
+			return nil
 		}}
 		r := newRunner(p, slog.New(slog.DiscardHandler), testMetrics(t).steps)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -71,20 +70,20 @@ func TestRunner(t *testing.T) {
 		if len(steps) != 3 {
 			t.Errorf("after an hour: %v", steps)
 		}
-		err = errors.New("panic") // steps are made again, later each time, and it is no end
+		fails.Store(true) // steps are made again, later each time, and it is no end
 		r.kick()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if n := len(steps); n < 6 || n > 11 || !strings.Contains(fmt.Sprint(r.last()), "a mistake") {
 			t.Errorf("%d steps within a minute of errors; %v", n-3, r.last())
 		}
-		err = nil
+		fails.Store(false)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		if r.last() != nil {
 			t.Errorf("after a step without error: %v", r.last())
 		}
-		blind = true
+		blind.Store(true)
 		n := len(steps)
 		r.kick()
 		time.Sleep(2 * time.Hour)

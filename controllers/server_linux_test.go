@@ -104,8 +104,7 @@ func TestServer(t *testing.T) {
 	}()
 
 	// Tiers: the built-in ones come, and one that is deleted waits for its policies, and says so.
-	c.shows("default:tortie.io/policies kube-admin:tortie.io/policies kube-baseline:tortie.io/policies ", "get", "tiers",
-		"-o", "jsonpath={range .items[*]}{.metadata.name}:{.metadata.finalizers[0]} {end}")
+	c.shows("default: kube-admin: kube-baseline: ", "get", "tiers", "-o", "jsonpath={range .items[*]}{.metadata.name}:{.metadata.finalizers[0]} {end}")
 	c.kubectl("{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: ops}, spec: {order: 5, defaultAction: Pass}}\n---\n"+
 		"{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: dns}, spec: {tier: ops, selector: all(), types: [Ingress]}}", "apply", "-f", "-")
 	c.shows("tortie.io/policies", "get", "tier", "ops", "-o", "jsonpath={.metadata.finalizers[0]}")
@@ -128,6 +127,12 @@ func TestServer(t *testing.T) {
 	if missing, problems := all.Ready(); len(missing)+len(problems) > 0 || all.Live() != nil {
 		t.Errorf("ready: %v %v, live: %v", missing, problems, all.Live())
 	}
+
+	// The kinds go, with a tier and a policy in it, while the controllers live: as in an uninstallation.
+	c.kubectl("{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: ops}, spec: {order: 5, defaultAction: Pass}}\n---\n"+
+		"{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: dns}, spec: {tier: ops, selector: all(), types: [Ingress]}}", "apply", "-f", "-")
+	c.shows("tortie.io/policies", "get", "tier", "ops", "-o", "jsonpath={.metadata.finalizers[0]}")
+	c.kubectl("", "delete", "-f", "../deploy/crds", "--timeout=60s")
 }
 
 // addresses has one pod that lives, one that finished and one that is gone: only the first keeps its address, and what a

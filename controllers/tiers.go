@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// tierFinalizer keeps a tier while there are policies in it: without their tier they would deny everything.
+	// tierFinalizer keeps a tier while there are policies in it: without their tier they would deny everything. Built-in
+	// tiers go without: nobody may delete them by themselves, and with Tortie they are to go.
 	tierFinalizer = "tortie.io/policies"
 	// waiting is the condition of a tier that is to go and can't yet.
 	waiting = "Terminating"
@@ -79,6 +80,10 @@ func (t *tiers) keep(ctx context.Context, o *api.Tier, members []string) error {
 	c := api.DeepCopy(o).(*api.Tier)
 	has := slices.Contains(o.Finalizers, tierFinalizer)
 	switch {
+	case has && isBuiltin(o.Name):
+		c.Finalizers = slices.DeleteFunc(c.Finalizers, func(f string) bool { return f == tierFinalizer })
+	case isBuiltin(o.Name):
+		return nil
 	case o.DeletionTimestamp == nil && !has:
 		c.Finalizers = append(c.Finalizers, tierFinalizer)
 	case o.DeletionTimestamp == nil:
@@ -94,6 +99,10 @@ func (t *tiers) keep(ctx context.Context, o *api.Tier, members []string) error {
 	}
 	_, err := t.store.Update(ctx, c)
 	return err
+}
+
+func isBuiltin(name string) bool {
+	return slices.ContainsFunc(api.BuiltinTiers(), func(t *api.Tier) bool { return t.Name == name })
 }
 
 // setCondition says which policies a tier that is to go waits for; false if it says so already.
