@@ -611,6 +611,17 @@ func TestInvalidPrefixes(t *testing.T) {
 		}
 	}
 	s.Peers["n3"] = &drivers.Peer{Name: "n3", Addrs: []netip.Addr{{}}}
+	for _, id := range []drivers.PolicyID{np("web"), np("pass")} { // of rules, one matches nothing, and one what it did
+		p := *s.Policies[id]
+		none := drivers.Rule{ID: 1, Action: drivers.Allow, Match: drivers.Match{Src: drivers.Side{Nets: []netip.Prefix{{}}}}}
+		p.In = append(slices.Clone(p.In), none)
+		for i := range p.In {
+			if nets := p.In[i].Match.Src.NotNets; len(nets) > 0 {
+				p.In[i].Match.Src.NotNets = append(slices.Clone(nets), netip.Prefix{})
+			}
+		}
+		s.Policies[id] = &p
+	}
 	if diff := cmp.Diff(good, objects(Render(s))); diff != "" {
 		t.Errorf("(-without +with):\n%s", diff)
 	}
@@ -866,7 +877,8 @@ func TestFullIsNotExact(t *testing.T) {
 	for _, id := range []drivers.SetID{"a", "b"} {
 		s.Sets[id] = drivers.NewSet(drivers.SetNet, drivers.AddrMember(addr("10.66.0.1")))
 	}
-	for _, full := range []bool{false, true} {
+	for i := range 20 { // whichever set comes first
+		full := i%2 == 1
 		c := newCompiler()
 		c.limits = mergeAll()
 		c.update(s.Clone(), nil)
@@ -879,6 +891,22 @@ func TestFullIsNotExact(t *testing.T) {
 		c.update(now, ch)
 		if ds := deltasOf(c, ch); (len(ds) == 0) != full {
 			t.Errorf("full: %t, exact changes: %v", full, ds)
+		}
+		// What has been changed since it was written, and changes again, has no exact change.
+		again := now.Clone()
+		again.Sets["a"] = now.Sets["a"].With(nil, []drivers.Member{member})
+		ch = drivers.NewChanges()
+		ch.Sets["a"] = &drivers.SetChange{Removed: map[drivers.Member]struct{}{member: {}}}
+		c.update(again, ch)
+		if ds := deltasOf(c, ch); len(ds) != 0 {
+			t.Errorf("exact changes of what has not been written: %v", ds)
+		}
+		c.update(now, nil)
+		alone := newCompiler()
+		alone.limits = c.limits
+		alone.update(now, nil)
+		if diff := cmp.Diff(inFull(alone.prog), inFull(c.prog)); diff != "" {
+			t.Errorf("without a hint (-alone +here):\n%s", diff)
 		}
 	}
 }
