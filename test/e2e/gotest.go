@@ -20,6 +20,9 @@ func (b *Bed) runGoTest(ctx context.Context, s Suite, _ Cluster, o Options) ([]S
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, err
 	}
+	if err := s.build(ctx, b); err != nil {
+		return nil, err
+	}
 	log, err := os.Create(filepath.Join(o.Dir, "log.txt"))
 	if err != nil {
 		return nil, err
@@ -46,11 +49,24 @@ func (b *Bed) runGoTest(ctx context.Context, s Suite, _ Cluster, o Options) ([]S
 	return specs, nil
 }
 
-// command is the test's: on the hub, or in the host's own namespaces if it is one that stops and starts what runs there.
+// build builds the program of a suite that is a package of this module.
+func (s Suite) build(ctx context.Context, b *Bed) error {
+	if s.Package == "" {
+		return nil
+	}
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "e2e", "-o", b.Bin(s.Program), s.Package)
+	cmd.Dir = b.Root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", s.Package, err, out)
+	}
+	return nil
+}
+
+// command is the test's: on the hub, or in the host's own namespaces if it is one of ours, which stop and start machines.
 func (s Suite) command(ctx context.Context, b *Bed, args []string) *exec.Cmd {
-	if s.OnHost {
+	if s.Package != "" {
 		cmd := exec.CommandContext(ctx, b.Bin(s.Program), args...)
-		cmd.Dir = filepath.Join(b.Root, "test/e2e/alive")
+		cmd.Dir = filepath.Join(b.Root, s.Package)
 		return cmd
 	}
 	inside := []string{"exec", "hub", "env", "KUBECONFIG=" + filepath.Join(b.State(), "run/kubeconfig/admin.conf"), b.Bin(s.Program)}

@@ -47,6 +47,10 @@ func (b *Bed) Install(ctx context.Context, c Cluster) error {
 }
 
 func (b *Bed) applyManifest(ctx context.Context, c Cluster) error {
+	// ClusterNetworkPolicy is no part of Kubernetes: who wants it installs it
+	if _, err := b.Kubectl(ctx, "apply", "-f", filepath.Join(b.State(), "cnp/crd.yaml")); err != nil {
+		return err
+	}
 	if _, err := b.Kubectl(ctx, "apply", "-f", filepath.Join(b.Root, "deploy/tortie.yaml")); err != nil {
 		return err
 	}

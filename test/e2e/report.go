@@ -93,7 +93,7 @@ func (r *Report) Table() string {
 		}
 		fmt.Fprintf(&w, "| %s | %s | %s | %d | %d%s | %d | %d | %s | %s, %s |\n", title(run.Suite), run.Cluster.Proxy, run.Cluster.Stack(),
 			passed+failed, passed, again, failed, run.Count(Skipped), time.Duration(run.Seconds*float64(time.Second)).Round(time.Second),
-			run.Date.Format("2006-01-02 15:04"), run.Commit)
+			run.Date.Format("2006-01-02 15:04"), run.Tortie)
 	}
 	return w.String()
 }

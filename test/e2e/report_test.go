@@ -13,11 +13,11 @@ func TestReport(t *testing.T) {
 	date := time.Date(2026, 11, 22, 8, 30, 0, 0, time.UTC)
 	v4, dual := Cluster{Proxy: "iptables"}, Cluster{Proxy: "nftables", Dual: true}
 	r := &Report{Versions: Versions{Kubernetes: "v1.35.4", Containerd: "containerd 1.6.20", Kernel: "6.18", CPUs: 2}}
-	r.Add(&Run{Suite: "netpol", Cluster: dual, Date: date, Commit: "abc", Seconds: 61.4, Specs: []Spec{
+	r.Add(&Run{Suite: "netpol", Cluster: dual, Date: date, Tortie: "abc", Seconds: 61.4, Specs: []Spec{
 		{Name: "b", State: Passed, Again: true}, {Name: "c", State: Skipped, Reason: "no SCTP"}}})
-	r.Add(&Run{Suite: "alive", Cluster: v4, Date: date, Commit: "abc", Specs: []Spec{{Name: "x", State: Passed}}})
-	r.Add(&Run{Suite: "netpol", Cluster: v4, Date: date, Commit: "old", Specs: []Spec{{Name: "a", State: Passed}}})
-	r.Add(&Run{Suite: "netpol", Cluster: v4, Date: date, Commit: "abc", Specs: []Spec{
+	r.Add(&Run{Suite: "alive", Cluster: v4, Date: date, Tortie: "abc", Specs: []Spec{{Name: "x", State: Passed}}})
+	r.Add(&Run{Suite: "netpol", Cluster: v4, Date: date, Tortie: "old", Specs: []Spec{{Name: "a", State: Passed}}})
+	r.Add(&Run{Suite: "netpol", Cluster: v4, Date: date, Tortie: "abc", Specs: []Spec{
 		{Name: "a", State: Passed}, {Name: "b", State: Failed, Reason: "no answer"}, {Name: "c", State: Skipped, Reason: "no SCTP"}}})
 
 	file := filepath.Join(t.TempDir(), "e2e.json")

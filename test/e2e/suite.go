@@ -22,8 +22,9 @@ type Suite struct {
 	// Program is the test binary of a suite that is a Go test, Args what it is called with.
 	Program string
 	Args    []string
-	OnHost  bool // it stops and starts what the cluster consists of
-	Once    bool // in the first cluster only
+	Package string // of this module that the program is built of
+	Once    bool   // in the first cluster only
+	Beside  bool   // it has pods and policies of its own and mostly waits: it runs beside the suites before the next that is Once
 }
 
 // Skip is a reason not to run specs.
@@ -53,11 +54,16 @@ func Suites() []Suite {
 		},
 		{
 			Name: "cnp", Title: "network-policy-api v0.2.0: ClusterNetworkPolicy",
-			Program: "cnp.test", Args: []string{"-all-features"},
+			Program: "cnp.test", Args: []string{"-supported-features=ClusterNetworkPolicyNamedPorts"},
+			Beside: true,
+		},
+		{
+			Name: "admission", Title: "Schemas and admission policies (test/e2e/admission)",
+			Program: "admission.test", Package: "./test/e2e/admission", Once: true,
 		},
 		{
 			Name: "alive", Title: "Staying alive (test/e2e/alive)",
-			Program: "alive.test", OnHost: true, Once: true,
+			Program: "alive.test", Package: "./test/e2e/alive", Once: true,
 		},
 	}
 }
@@ -86,7 +92,7 @@ type Run struct {
 	Suite   string    `json:"suite"`
 	Cluster Cluster   `json:"cluster"`
 	Date    time.Time `json:"date"`
-	Commit  string    `json:"commit"`
+	Tortie  string    `json:"tortie"` // the agents' version
 	Seconds float64   `json:"seconds"`
 	Specs   []Spec    `json:"specs"`
 }
@@ -120,7 +126,7 @@ func (b *Bed) Run(ctx context.Context, s Suite, c Cluster, o Options) (*Run, err
 	}
 	specs, err := run(ctx, s, c, o)
 	slices.SortFunc(specs, func(a, b Spec) int { return strings.Compare(a.Name, b.Name) })
-	r := &Run{Suite: s.Name, Cluster: c, Date: start.UTC().Truncate(time.Second), Seconds: time.Since(start).Seconds(), Specs: specs}
+	r := &Run{Suite: s.Name, Cluster: c, Date: start.UTC().Truncate(time.Second), Seconds: time.Since(start).Seconds(), Tortie: b.tortie(ctx), Specs: specs}
 	if err == nil && r.Count(Passed)+r.Count(Failed) == 0 {
 		err = fmt.Errorf("suite %s ran no spec at all", s.Name)
 	}

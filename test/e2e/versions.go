@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"strings"
 )
 
@@ -34,21 +33,11 @@ func (b *Bed) Versions(ctx context.Context) (Versions, error) {
 	return v, nil
 }
 
-// Commit is the repository's, with "+" if files are not as committed.
-func (b *Bed) Commit(ctx context.Context) string {
-	git := func(args ...string) string {
-		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", b.Root, "-c", "safe.directory=*"}, args...)...).Output()
-		if err != nil {
-			return ""
-		}
-		return strings.TrimSpace(string(out))
+// tortie is the version of the agents that run, "none" without any.
+func (b *Bed) tortie(ctx context.Context) string {
+	out, err := b.Kubectl(ctx, "-n", namespace, "exec", "daemonset/tortie-agent", "--", "/tortie", "version")
+	if f := strings.Fields(out); err == nil && len(f) > 1 {
+		return f[1]
 	}
-	commit := git("rev-parse", "--short", "HEAD")
-	if commit == "" {
-		return "unknown"
-	}
-	if git("status", "--porcelain", "--untracked-files=no") != "" {
-		commit += "+"
-	}
-	return commit
+	return "none"
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -44,6 +45,7 @@ type options struct {
 	page     string
 	json     string
 	dir      string // of this run
+	report   *e2e.Report
 }
 
 func flags() (*options, error) {
@@ -100,8 +102,7 @@ func (o *options) run(ctx context.Context) error {
 	if err := bed.Build(ctx); err != nil {
 		return err
 	}
-	report, err := e2e.ReadReport(filepath.Join(root, o.json))
-	if err != nil {
+	if o.report, err = e2e.ReadReport(filepath.Join(root, o.json)); err != nil {
 		return err
 	}
 	all := &e2e.Report{}
@@ -114,14 +115,12 @@ func (o *options) run(ctx context.Context) error {
 		if len(suites) == 0 || ctx.Err() != nil {
 			continue
 		}
-		runs, versions, err := o.cluster(ctx, bed, c, suites)
+		runs, err := o.cluster(ctx, bed, c, suites)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c, err))
 		}
 		for _, r := range runs {
 			all.Add(r)
-			report.Add(r)
-			report.Versions = versions
 		}
 	}
 	fmt.Printf("\n%s\n", all.Table())
@@ -130,55 +129,80 @@ func (o *options) run(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s, %s: %d specs failed", r.Suite, r.Cluster, n))
 		}
 	}
-	if o.cni == "" && o.focus == "" && len(all.Runs) > 0 {
-		errs = append(errs, o.record(report, root))
-	}
 	return errors.Join(append(errs, ctx.Err())...)
 }
 
 // cluster makes a cluster and runs suites in it.
-func (o *options) cluster(ctx context.Context, bed *e2e.Bed, c e2e.Cluster, suites []e2e.Suite) (runs []*e2e.Run, v e2e.Versions, err error) {
+func (o *options) cluster(ctx context.Context, bed *e2e.Bed, c e2e.Cluster, suites []e2e.Suite) (runs []*e2e.Run, err error) {
 	fmt.Printf("\n== a cluster: %s\n", c)
 	if !o.keep {
 		defer func() { err = errors.Join(err, bed.Down()) }()
 	}
 	if err := bed.Up(ctx, c, o.cni); err != nil {
-		return nil, v, err
+		return nil, err
 	}
 	if o.cni == "" {
 		if err := bed.Install(ctx, c); err != nil {
-			return nil, v, errors.Join(err, bed.Keep(ctx, filepath.Join(o.dir, "install.logs")))
+			return nil, errors.Join(err, bed.Keep(ctx, filepath.Join(o.dir, "install.logs")))
 		}
 	}
-	if v, err = bed.Versions(ctx); err != nil {
-		return nil, v, err
+	if o.report.Versions, err = bed.Versions(ctx); err != nil {
+		return nil, err
 	}
-	var errs []error
-	for _, s := range suites {
-		fmt.Printf("\n== %s (%s)\n", s.Title, c)
-		name := s.Name + "-" + c.Proxy + map[bool]string{true: "-dual"}[c.Dual]
-		r, err := bed.Run(ctx, s, c, e2e.Options{Focus: o.focus, Procs: o.procs, Dir: filepath.Join(o.dir, name)})
-		r.Commit = bed.Commit(ctx)
-		if ctx.Err() != nil {
-			return runs, v, ctx.Err()
-		}
+	var (
+		mu     sync.Mutex // runs, errs
+		errs   []error
+		beside sync.WaitGroup
+	)
+	one := func(s e2e.Suite) {
+		r, err := o.suite(ctx, bed, c, s)
+		mu.Lock()
+		defer mu.Unlock()
+		errs = append(errs, err)
 		if len(r.Specs) > 0 {
 			runs = append(runs, r)
-		}
-		if err != nil {
-			errs = append(errs, err)
-		}
-		if err != nil || r.Count(e2e.Failed) > 0 {
-			logs := filepath.Join(o.dir, name+".logs")
-			fmt.Printf("logs, status and rules of all nodes are in %s\n", logs)
-			errs = append(errs, bed.Keep(ctx, logs))
+			errs = append(errs, o.record(bed.Root, r))
 		}
 	}
-	return runs, v, errors.Join(errs...)
+	for _, s := range suites {
+		if s.Beside {
+			beside.Go(func() { one(s) })
+		}
+	}
+	for _, s := range suites {
+		if s.Beside || ctx.Err() != nil {
+			continue
+		}
+		if s.Once {
+			beside.Wait()
+		}
+		one(s)
+	}
+	beside.Wait()
+	return runs, errors.Join(append(errs, ctx.Err())...)
 }
 
-func (o *options) record(r *e2e.Report, root string) error {
-	if err := r.Write(filepath.Join(root, o.json)); err != nil {
+// suite runs one suite, and keeps logs if anything failed.
+func (o *options) suite(ctx context.Context, bed *e2e.Bed, c e2e.Cluster, s e2e.Suite) (*e2e.Run, error) {
+	fmt.Printf("\n== %s (%s)\n", s.Title, c)
+	name := s.Name + "-" + c.Proxy + map[bool]string{true: "-dual"}[c.Dual]
+	r, err := bed.Run(ctx, s, c, e2e.Options{Focus: o.focus, Procs: o.procs, Dir: filepath.Join(o.dir, name)})
+	fmt.Printf("== %s: %d passed, %d failed, %d skipped, %.0fs\n", s.Title, r.Count(e2e.Passed), r.Count(e2e.Failed), r.Count(e2e.Skipped), r.Seconds)
+	if ctx.Err() == nil && (err != nil || r.Count(e2e.Failed) > 0) {
+		logs := filepath.Join(o.dir, name+".logs")
+		fmt.Printf("logs, status and rules of all nodes are in %s\n", logs)
+		err = errors.Join(err, bed.Keep(ctx, logs))
+	}
+	return r, err
+}
+
+// record writes down how a suite went, if all of it was run, and of Tortie.
+func (o *options) record(root string, r *e2e.Run) error {
+	if o.cni != "" || o.focus != "" {
+		return nil
+	}
+	o.report.Add(r)
+	if err := o.report.Write(filepath.Join(root, o.json)); err != nil {
 		return err
 	}
 	page := filepath.Join(root, o.page)
@@ -186,7 +210,7 @@ func (o *options) record(r *e2e.Report, root string) error {
 	if err != nil {
 		return err
 	}
-	spliced, err := r.Splice(string(text))
+	spliced, err := o.report.Splice(string(text))
 	if err != nil {
 		return fmt.Errorf("%s: %w", page, err)
 	}
