@@ -597,6 +597,45 @@ func TestShorten(t *testing.T) {
 	}
 }
 
+// TestClaims: two workloads that claim an interface are two, whoever else claims it and comes first.
+func TestClaims(t *testing.T) {
+	t.Parallel()
+	w := func(n int) *drivers.Endpoint { return &drivers.Endpoint{ID: drivers.EndpointID{Sandbox: fmt.Sprint(n)}} }
+	h := func(n int) *drivers.Endpoint {
+		return &drivers.Endpoint{ID: drivers.EndpointID{Kind: drivers.HostInterface, Sandbox: fmt.Sprint(n)}}
+	}
+	for _, x := range []struct {
+		es    []*drivers.Endpoint
+		twice bool
+	}{{nil, false}, {[]*drivers.Endpoint{w(1), h(1)}, false}, {[]*drivers.Endpoint{w(1), w(2), h(1)}, true}, {[]*drivers.Endpoint{w(1), h(1), h(2)}, true}} {
+		for range 30 { // in any order
+			i := &iface{endpoints: map[drivers.EndpointID]*drivers.Endpoint{}}
+			for _, e := range x.es {
+				i.endpoints[e.ID] = e
+			}
+			if workload, host, twice := i.claim(); twice != x.twice || (workload == nil) != (len(x.es) == 0) || (host == nil) != (len(x.es) == 0) {
+				t.Fatalf("%v: %v, %v, %t", x.es, workload, host, twice)
+			}
+		}
+	}
+}
+
+// TestDeltaInOrder: the same change is always the same message.
+func TestDeltaInOrder(t *testing.T) {
+	t.Parallel()
+	come := map[drivers.Member]struct{}{}
+	for i := range 20 {
+		come[drivers.AddrMember(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}))] = struct{}{}
+		come[drivers.AddrMember(netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i)}))] = struct{}{}
+	}
+	for _, v6 := range []bool{false, true} {
+		es := members{set: drivers.NewSet(drivers.SetNet), v6: v6}.delta(come)
+		if len(es) != 20 || !slices.IsSortedFunc(es, func(a, b Elem) int { return strings.Compare(a.Key, b.Key) }) {
+			t.Errorf("%v", es)
+		}
+	}
+}
+
 // TestInvalidPrefixes: prefixes that are none say nothing.
 func TestInvalidPrefixes(t *testing.T) {
 	t.Parallel()
@@ -818,6 +857,11 @@ func TestTakenApart(t *testing.T) {
 		"a named port":       {func(r *drivers.Rule) { r.Match.Dst.PortSets = []drivers.SetID{"small"} }, -1},
 		"not a port":         {func(r *drivers.Rule) { r.Match.Dst.NotPorts = ports }, -1},
 		"not a named port":   {func(r *drivers.Rule) { r.Match.Dst.NotPortSets = []drivers.SetID{"small"} }, -1},
+		"not two things":     {func(r *drivers.Rule) { r.Match.Src.NotNets, r.Match.Src.NotSets = net, []drivers.SetID{"small"} }, -1},
+		"nor these":          {func(r *drivers.Rule) { r.Match.Dst.NotNets, r.Match.Dst.PortSets = net, []drivers.SetID{"small"} }, -1},
+		"nor those":          {func(r *drivers.Rule) { r.Match.Dst.NotNets, r.Match.Dst.NotPorts = net, ports }, -1},
+		"nor any of these":   {func(r *drivers.Rule) { r.Match.Dst.NotNets, r.Match.Dst.NotPortSets = net, []drivers.SetID{"small"} }, -1},
+		"nor any of those":   {func(r *drivers.Rule) { r.Match.Dst.NotNets, r.Match.Dst.Services = net, []drivers.SetID{"small"} }, -1},
 		"a service":          {func(r *drivers.Rule) { r.Match.Dst.Services = []drivers.SetID{"small"} }, -1},
 	} {
 		r := base()

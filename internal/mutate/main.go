@@ -34,7 +34,7 @@ var targets = []*target{
 		Name: "the rule renderer of drivers/linux", Dir: "drivers/linux",
 		Files: []string{"compiler.go", "program.go", "match.go", "lists.go", "endpoint.go", "base.go", "merge.go", "mergeunits.go", "plan.go"},
 		Tests: []suite{
-			{Dir: "drivers/linux", Run: "Golden|TestOps|TestUnchanged|TestNodeSettings|TestNamesThat|TestUnlowered|TestContentsDiff|TestGroups|TestEmpty|TestLoops|TestMergedEqual|TestMergedIsNot|TestPoisoned|TestFirst|TestCounting|TestShorten|TestMergePorts|TestFullIsNot|TestPoisonW|TestTwoFor|TestInvalid|TestTwice|TestMixing|TestTaken|TestSame|TestLoops", Short: true},
+			{Dir: "drivers/linux", Run: "Golden|TestOps|TestUnchanged|TestNodeSettings|TestNamesThat|TestUnlowered|TestContentsDiff|TestGroups|TestEmpty|TestLoops|TestMergedEqual|TestMergedIsNot|TestPoisoned|TestFirst|TestCounting|TestShorten|TestMergePorts|TestFullIsNot|TestPoisonW|TestTwoFor|TestInvalid|TestTwice|TestClaims|TestDeltaIn|TestMixing|TestTaken|TestSame|TestLoops", Short: true},
 			{Dir: "drivers/linux", Run: "TestCasesAgree|TestCrowds", Short: true},
 			{Dir: "drivers/linux", Run: "TestWorth|TestMergedContents|TestNothing|TestHeld|TestHolds", Short: true},
 			{Dir: "drivers/linux", Run: "TestCompilerFollows|TestPlan|TestDangling|TestProgramSize", Short: true},
