@@ -600,7 +600,9 @@ func TestShorten(t *testing.T) {
 // TestClaims: two workloads that claim an interface are two, whoever else claims it and comes first.
 func TestClaims(t *testing.T) {
 	t.Parallel()
-	w := func(n int) *drivers.Endpoint { return &drivers.Endpoint{ID: drivers.EndpointID{Sandbox: fmt.Sprint(n)}} }
+	w := func(n int) *drivers.Endpoint {
+		return &drivers.Endpoint{ID: drivers.EndpointID{Sandbox: fmt.Sprint(n)}}
+	}
 	h := func(n int) *drivers.Endpoint {
 		return &drivers.Endpoint{ID: drivers.EndpointID{Kind: drivers.HostInterface, Sandbox: fmt.Sprint(n)}}
 	}
