@@ -89,6 +89,19 @@ func owned(p Program, o drivers.ObjectRef) []string {
 	return all
 }
 
+// missed counts the rules that deny for want of something.
+func missed(p Program) int {
+	n := 0
+	for _, c := range p.Chains {
+		for _, r := range c.Rules {
+			if strings.Contains(r.Comment, "missing") {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // TestHeldIsOut: nothing is left of an object that is held, and nothing else goes; and as it is back, so is all.
 func TestHeldIsOut(t *testing.T) {
 	t.Parallel()
@@ -116,7 +129,7 @@ func TestHeldIsOut(t *testing.T) {
 				}
 			}
 			for _, o := range all {
-				blame := owned(c.prog, o)
+				blame, missing := owned(c.prog, o), missed(c.prog)
 				had += len(blame)
 				others := 0
 				for _, p := range all {
@@ -128,6 +141,9 @@ func TestHeldIsOut(t *testing.T) {
 				c.update(crowd.s.Clone(), drivers.NewChanges())
 				if left := owned(c.prog, o); len(left) > 0 {
 					t.Fatalf("seed %d, limits %d: %s is held, and there is %v", seed, i, o, left)
+				}
+				if n := missed(c.prog); n > missing {
+					t.Fatalf("seed %d, limits %d: %s is held, and %d rules say that it is missing", seed, i, o, n-missing)
 				}
 				for _, name := range blame {
 					// What is jumped to is there, and denies, as a stand-in would.
@@ -430,6 +446,9 @@ func TestMergedContents(t *testing.T) {
 				t.Fatalf("%s differs from itself: %v %v", s, add, del)
 			}
 			for _, e := range add {
+				if x, ok := was[e.Key]; ok && x.Kind == e.Kind {
+					t.Fatalf("%s, from %d: %x is there, and comes", s, n, e.Key)
+				}
 				if e.Owner == nil {
 					t.Fatalf("%s, from %d: nobody is to blame for %x", s, n, e.Key)
 				}
