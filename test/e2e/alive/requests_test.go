@@ -1,0 +1,111 @@
+//go:build e2e && linux
+
+package alive
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// request is one of an agent's, out of the API server's audit log.
+type request struct {
+	Verb      string
+	ObjectRef struct{ Resource, Subresource string }
+	Object    json.RawMessage    `json:"requestObject"`
+	Status    struct{ Code int } `json:"responseStatus"`
+	At        time.Time          `json:"requestReceivedTimestamp"`
+}
+
+func (r *request) what() string { return r.Verb + " " + r.ObjectRef.Resource }
+
+func (r *request) writes() bool {
+	switch r.Verb {
+	case "create", "update", "patch", "delete":
+		return true
+	}
+	return false
+}
+
+// requests are those of all agents in a time, by what they are.
+func (c *cluster) requests(from, to time.Time) map[string][]*request {
+	c.Helper()
+	f, err := os.Open(filepath.Join(c.bed.State(), "run/logs/audit.log"))
+	if err != nil {
+		c.Fatal(err)
+	}
+	defer f.Close()
+	all := map[string][]*request{}
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		r := &request{}
+		if json.Unmarshal(lines.Bytes(), r) == nil && !r.At.Before(from) && r.At.Before(to) {
+			all[r.what()] = append(all[r.what()], r)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		c.Fatal(err)
+	}
+	return all
+}
+
+// A pod costs one write when it comes and one when it goes, of a block, and an agent that has nothing to do is quiet.
+func TestRequests(t *testing.T) {
+	c := open(t)
+	const pods, quiet = 20, time.Minute
+	c.start(spec{name: "first", node: "node1"}) // the node has a block with room, then
+	count := func(what string, do func()) map[string][]*request {
+		from := time.Now()
+		do()
+		all := c.requests(from, time.Now())
+		for name, rs := range all {
+			largest := 0
+			for _, r := range rs {
+				largest = max(largest, len(r.Object))
+			}
+			t.Logf("%s: %d %s, the largest of %d bytes", what, len(rs), name, largest)
+		}
+		return all
+	}
+	added := count(fmt.Sprintf("%d pods come, one after another", pods), func() {
+		for i := range pods {
+			c.start(spec{name: fmt.Sprint("pod-", i), node: "node1"})
+		}
+	})
+	removed := count(fmt.Sprintf("%d pods go", pods), func() {
+		for i := range pods {
+			c.in("delete", "pod", fmt.Sprint("pod-", i), "--now", "--wait=true")
+		}
+	})
+	for what, all := range map[string]map[string][]*request{"coming": added, "going": removed} {
+		writes := 0
+		for _, rs := range all {
+			for _, r := range rs {
+				if r.writes() && r.ObjectRef.Resource != "nodes" {
+					writes++
+				}
+				if len(r.Object) > 11<<10 {
+					t.Errorf("%s: %s of %d bytes, want at most 11 KB", what, r.what(), len(r.Object))
+				}
+			}
+		}
+		if writes > pods+2 { // a block that is full, or one that is given back, costs two more
+			t.Errorf("%s: %d writes for %d pods, want one each", what, writes, pods)
+		}
+	}
+	idle := count("a minute of nothing", func() { time.Sleep(quiet) })
+	n := 0
+	for name, rs := range idle {
+		if name[:5] != "watch" {
+			n += len(rs)
+		}
+	}
+	if perHour := float64(n) / 2 * float64(time.Hour/quiet); perHour > 60 {
+		t.Errorf("%d requests of two idle agents in %s, which is %.0f an hour of each beside watches", n, quiet, perHour)
+	}
+}
