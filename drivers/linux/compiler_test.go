@@ -300,6 +300,13 @@ func TestMergedIsNotTouched(t *testing.T) {
 		{"staged", t0, func(p *drivers.Policy) { p.Staged = true }, []string{"p", groupName(c)}, true},
 		{"not staged", t0, func(p *drivers.Policy) { p.Staged = false }, []string{"p", groupName(c)}, true},
 		{"nothing again", t0, func(p *drivers.Policy) {}, nil, false},
+		{"no rules", t3, func(p *drivers.Policy) { p.In = nil }, []string{"pd", groupName(c)}, true},
+		{"no rules, staged", t3, func(p *drivers.Policy) { p.Staged = true }, nil, true},
+		{"no rules, not staged", t3, func(p *drivers.Policy) { p.Staged = false }, nil, true},
+		{"a rule that is not taken apart", t3, func(p *drivers.Policy) {
+			p.In = []drivers.Rule{{Action: drivers.Allow, Match: drivers.Match{NotProto: ptr(uint8(6))}}}
+		}, []string{groupName(c)}, true},
+		{"nothing, once more", t3, func(p *drivers.Policy) {}, nil, false},
 	} {
 		version := c.version
 		got := touched(x.id, x.change)
@@ -515,6 +522,13 @@ func TestMergedEqual(t *testing.T) {
 			t.Errorf("%s: they are equal", name)
 		}
 	}
+	s := atom{shape: shape{side: srcAddr}, set: "s"}
+	one := atom{shape: shape{side: srcAddr}, addr: addr("10.0.0.1")}
+	both := newMerged(map[atom]*drivers.ObjectRef{s: {}, one: {}}, nil, map[drivers.SetID]*drivers.Set{"s": drivers.NewSet(drivers.SetNet)})
+	left := map[drivers.Member]struct{}{drivers.AddrMember(addr("10.0.0.1")): {}, drivers.AddrMember(addr("10.0.0.2")): {}, drivers.AddrMember(addr("fd00::1")): {}}
+	if d := both.delta(map[drivers.SetID]*drivers.SetChange{"s": {Removed: left}}); len(d.add) != 0 || len(d.del) != 1 || d.del[0].Key != "\x0a\x00\x00\x02" {
+		t.Errorf("of three that left two are elements, and one of them stays: %v", d)
+	}
 	if !m.equal(base(map[atom]rank{a: {at: 1}})) || !base(nil).equal(base(nil)) {
 		t.Error("they are not equal")
 	}
@@ -685,6 +699,10 @@ func TestInvalidPrefixes(t *testing.T) {
 	if diff := cmp.Diff(good, objects(Render(s))); diff != "" {
 		t.Errorf("(-without +with):\n%s", diff)
 	}
+	s.Masquerade = drivers.Masquerade{From: []netip.Prefix{{}}}
+	if c := Render(s).Chains[Key{Inet, baseNAT}]; c != nil {
+		t.Errorf("masquerade from a prefix that is none: %v", c.Rules)
+	}
 }
 
 // TestTwiceClaimed: an interface that two workloads claim, or two of the host's, is nobody's, whatever its name.
@@ -778,6 +796,7 @@ func TestMixing(t *testing.T) {
 		"deny a":       {action: drivers.Deny, index: []int{0}, atoms: []atom{a}},
 		"deny b":       {action: drivers.Deny, index: []int{0}, atoms: []atom{b}},
 		"deny b of 46": {action: drivers.Deny, index: []int{0}, atoms: []atom{b, six}},
+		"deny both":    {action: drivers.Deny, index: []int{0}, atoms: []atom{a, b}},
 		"pass a":       {action: drivers.Pass, index: []int{0}, atoms: []atom{a}},
 	}
 	for _, x := range []struct {
@@ -795,6 +814,7 @@ func TestMixing(t *testing.T) {
 		{[]string{"deny b of 46"}, "allow b", true},
 		{[]string{"allow both"}, "deny a", false},
 		{[]string{"allow both"}, "deny b", false},
+		{[]string{"allow both"}, "deny both", false},
 		{[]string{"deny a"}, "allow both", false},
 		{[]string{"deny a"}, "allow rest", false},
 		{[]string{"deny a"}, "allow none", false},
@@ -883,7 +903,13 @@ func TestTakenApart(t *testing.T) {
 		"nor those":          {func(r *drivers.Rule) { r.Match.Dst.NotNets, r.Match.Dst.NotPorts = net, ports }, -1},
 		"nor any of these":   {func(r *drivers.Rule) { r.Match.Dst.NotNets, r.Match.Dst.NotPortSets = net, []drivers.SetID{"small"} }, -1},
 		"nor any of those":   {func(r *drivers.Rule) { r.Match.Dst.NotNets, r.Match.Dst.Services = net, []drivers.SetID{"small"} }, -1},
-		"a service":          {func(r *drivers.Rule) { r.Match.Dst.Services = []drivers.SetID{"small"} }, -1},
+		"as many as it takes": {func(r *drivers.Rule) {
+			r.Match.Proto, r.Match.Dst.Ports = nil, []drivers.PortRange{{First: 1, Last: 10}}
+		}, 60},
+		"and more": {func(r *drivers.Rule) {
+			r.Match.Proto, r.Match.Dst.Ports = nil, []drivers.PortRange{{First: 1, Last: 11}}
+		}, -1},
+		"a service": {func(r *drivers.Rule) { r.Match.Dst.Services = []drivers.SetID{"small"} }, -1},
 	} {
 		r := base()
 		x.change(r)
@@ -956,6 +982,13 @@ func TestFullIsNotExact(t *testing.T) {
 		c.update(now, ch)
 		if ds := deltasOf(c, ch); (len(ds) == 0) != full {
 			t.Errorf("full: %t, exact changes: %v", full, ds)
+		}
+		plain := newCompiler()
+		plain.limits = noMerging()
+		plain.update(s.Clone(), nil)
+		plain.update(now, ch)
+		if ds := deltasOf(plain, ch); (len(ds) == 1) != full || len(ds) == 0 {
+			t.Errorf("full: %t, exact changes of sets that rules ask: %v", full, ds)
 		}
 		// What has been changed since it was written, and changes again, has no exact change.
 		again := now.Clone()

@@ -283,6 +283,8 @@ func strangers(t *testing.T, d *desk, c *compiler, have *tables, what string) {
 	set := &SetObject{Key: Key{Inet, "strange"}, Types: []Type{TAddr4}, Content: elems{"abcd": {Key: "abcd"}}}
 	d.chains[chain.Key], d.rules[chain.Key], d.sets[set.Key], d.elems[set.Key] = chain, chain.Rules, set, elems{"abcd": {Key: "abcd"}}
 	have.Chains[chain.Key], have.Sets[set.Key] = chain, set
+	arp := &SetObject{Key: Key{ARP, "strange"}, Types: []Type{TAddr4}, Content: elems{"abcd": {Key: "abcd"}}}
+	d.sets[arp.Key], d.elems[arp.Key], have.Sets[arp.Key] = arp, elems{"abcd": {Key: "abcd"}}, arp
 	for k, s := range c.prog.Sets {
 		if !strings.HasPrefix(k.Name, "s4") && !strings.HasPrefix(k.Name, "c-") && k != (Key{ARP, setWorkloads}) {
 			continue
@@ -544,6 +546,10 @@ func TestNodeSettings(t *testing.T) {
 				t.Errorf("no rule of %s asks %s: %v", name, x.set, ch.Rules)
 			}
 		}
+	}
+	s.Node.FailsafeIn = []drivers.Failsafe{{Proto: 47}, {Proto: l4TCP, Port: 22}, {Proto: l4TCP, Port: 23, Net: prefix("10.0.0.0/8")}}
+	if got := objects(Render(s))[Key{Inet, setFailsafeIn}]; !strings.Contains(got, "elements = { 6 . 22 }") {
+		t.Errorf("failsafes: %s", got)
 	}
 	var drops []string
 	for _, r := range p.Chains[Key{Inet, baseRawIn}].Rules {
