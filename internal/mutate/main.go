@@ -51,7 +51,7 @@ func run() int {
 	workers := flag.Int("workers", 2, "runs of the tests at the same time")
 	fresh := flag.Bool("fresh", false, "forget the results of earlier runs")
 	list := flag.Bool("list", false, "list the mutants and run nothing")
-	again := flag.Bool("again", false, "only those that have survived")
+	again := flag.Bool("again", false, "only those that are not known to be killed")
 	reportOnly := flag.Bool("report", false, "run nothing, write the report of what has been run")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -141,7 +141,7 @@ func mutate(ctx context.Context, o options) error {
 // settings say how a target is judged.
 type settings struct {
 	run     bool
-	again   bool // only survivors
+	again   bool // only those that are not known to be killed
 	file    *regexp.Regexp
 	workers int
 	say     func(string, ...any)
@@ -159,8 +159,8 @@ func (t *target) judged(ctx context.Context, root string, rs *results, o setting
 	}
 	defer os.RemoveAll(dir)
 	b, err := t.build(ctx, root, dir, rs, func(m *mutant) bool {
-		run, killed := rs.outcome(m)
-		return o.file.MatchString(m.File) && (!o.again || run && !killed)
+		_, killed := rs.outcome(m)
+		return o.file.MatchString(m.File) && (!o.again || !killed)
 	})
 	if err != nil {
 		return nil, err
