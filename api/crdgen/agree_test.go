@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -13,15 +14,25 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// servers makes a server for every kind.
+// The servers are made once: to compile all rules takes longer than to ask them.
+var (
+	makeServers sync.Once
+	allServers  = map[string]*server{}
+)
+
+// servers returns a server for every kind.
 func servers(t testing.TB) map[string]*server {
 	t.Helper()
-	out := map[string]*server{}
-	files := generated(t)
-	for _, k := range Kinds() {
-		out[k.Kind] = newServer(t, files[FileName(k)])
+	makeServers.Do(func() {
+		files := generated(t)
+		for _, k := range Kinds() {
+			allServers[k.Kind] = newServer(t, files[FileName(k)])
+		}
+	})
+	if len(allServers) != len(Kinds()) {
+		t.Fatal("the servers could not be made; an earlier test says why")
 	}
-	return out
+	return allServers
 }
 
 // objects returns the good and bad objects of the kinds that are CRDs.
