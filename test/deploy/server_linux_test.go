@@ -86,6 +86,9 @@ func TestUninstall(t *testing.T) {
 		}
 		c.eventuallyCreate(t, o)
 	}
+	for _, o := range read(t, "examples/kubernetes/policy.yaml") { // stays, and is in the tier default
+		c.eventuallyCreate(t, o)
+	}
 	const tier = "/apis/projectcalico.org/v3/tiers/mine"
 	eventually(t, "the tier is kept for its policies", func() error {
 		var o object
