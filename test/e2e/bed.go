@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Bed is the cluster that ./testbed makes. There is one at a time on a machine.
@@ -63,6 +64,7 @@ func (b *Bed) Testbed(ctx context.Context, args ...string) error { return b.test
 func (b *Bed) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(b.Root, "test/e2e/testbed"), args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second // what it has started on a machine ends with the machine
 	return cmd
 }
 

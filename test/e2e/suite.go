@@ -24,7 +24,7 @@ type Suite struct {
 	Args    []string
 	Package string // of this module that the program is built of
 	Once    bool   // in the first cluster only
-	Beside  bool   // it has pods and policies of its own and mostly waits: it runs beside the suites before the next that is Once
+	Beside  bool   // it has pods and policies of its own and mostly waits: it runs beside others where there are processors for it
 }
 
 // Skip is a reason not to run specs.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -164,13 +165,14 @@ func (o *options) cluster(ctx context.Context, bed *e2e.Bed, c e2e.Cluster, suit
 			errs = append(errs, o.record(bed.Root, r))
 		}
 	}
+	room := runtime.NumCPU() >= 4 // with less, suites beside each other starve each other
 	for _, s := range suites {
-		if s.Beside {
+		if s.Beside && room {
 			beside.Go(func() { one(s) })
 		}
 	}
 	for _, s := range suites {
-		if s.Beside || ctx.Err() != nil {
+		if s.Beside && room || ctx.Err() != nil {
 			continue
 		}
 		if s.Once {
