@@ -65,7 +65,7 @@ test: ## Every test, with the race detector, on the real kernel (needs root; abo
 	@echo "== everything"
 	$(ROOT) $(GO) test -race -timeout 10m ./...
 
-e2e: images ## A real Kubernetes cluster with Tortie on this machine, and the upstream suites on it (needs root; E2E='-suite netpol -proxy nftables -dual-stack'; bin/tortie-e2e -h)
+e2e: images ## A real Kubernetes with Tortie on this machine, judged by upstream's suites; writes docs/e2e.md (E2E='-suite netpol'; bin/tortie-e2e -h)
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/tortie-e2e ./test/e2e/tortie-e2e
 	$(ROOT) $(BIN)/tortie-e2e $(E2E)
 
