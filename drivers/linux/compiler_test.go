@@ -1047,3 +1047,57 @@ func TestTwoForAllInterfaces(t *testing.T) {
 		}})
 	}
 }
+
+// TestSetsWithoutHint: sets that are other ones now are found without a hint, also those that are merged into others.
+func TestSetsWithoutHint(t *testing.T) {
+	t.Parallel()
+	for name, l := range map[string]limits{"as it is": defaultLimits(), "all merged": mergeAll()} {
+		s := tierOf(3, func(i int) []drivers.Rule {
+			r := portRule(drivers.Allow, 80+i)
+			r.Match.Src.Sets = []drivers.SetID{"s"}
+			return []drivers.Rule{r}
+		})
+		c := newCompiler()
+		c.limits = l
+		for i, ms := range [][]drivers.Member{
+			{drivers.AddrMember(addr("10.66.0.1"))},
+			{drivers.AddrMember(addr("10.66.0.1")), drivers.AddrMember(addr("fd00::1"))},
+			{drivers.NetMember(netip.MustParsePrefix("10.0.0.0/8"))},
+			{drivers.AddrMember(addr("10.66.0.2"))},
+			nil,
+		} {
+			s.Sets["s"] = drivers.NewSet(drivers.SetNet, ms...)
+			c.update(s.Clone(), nil)
+			fresh := newCompiler()
+			fresh.limits = l
+			fresh.update(s.Clone(), nil)
+			if diff := cmp.Diff(inFull(fresh.prog), inFull(c.prog)); diff != "" {
+				t.Fatalf("%s, set %d (-fresh +here):\n%s", name, i, diff)
+			}
+		}
+	}
+}
+
+// TestHeldSet: a policy by itself denies, and nothing else, while a set that one of its rules names is held.
+func TestHeldSet(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []drivers.SetKind{drivers.SetNet, drivers.SetPort} {
+		s := tierOf(1, func(int) []drivers.Rule {
+			r := drivers.Rule{Action: drivers.Allow}
+			if kind == drivers.SetNet {
+				r.Match.Src.Sets = []drivers.SetID{"s"}
+			} else {
+				r.Match.Dst.PortSets = []drivers.SetID{"s"}
+			}
+			return []drivers.Rule{r, {Action: drivers.Allow}}
+		})
+		s.Sets["s"] = drivers.NewSet(kind)
+		c := newCompiler()
+		c.setHold(map[drivers.ObjectRef]bool{{Kind: drivers.ObjSet, Set: "s"}: true})
+		c.update(s.Clone(), nil)
+		ch := c.prog.Chains[policyChain(np("t0"), true, stylePlain)]
+		if ch == nil || len(ch.Rules) != 1 || !slices.Equal(ch.Rules[0].Actions, does(ActDrop)) || ch.Owner != nodeRef() {
+			t.Errorf("kind %v: %+v", kind, ch)
+		}
+	}
+}
