@@ -65,6 +65,10 @@ func Suites() []Suite {
 			Name: "alive", Title: "Staying alive (test/e2e/alive)",
 			Program: "alive.test", Package: "./test/e2e/alive", Once: true,
 		},
+		{
+			Name: "crowd", Title: "10,000 pods and 1,000 policies: what an agent holds (test/e2e/crowd)",
+			Program: "crowd.test", Package: "./test/e2e/crowd", Once: true,
+		},
 	}
 }
 

@@ -241,13 +241,13 @@ func (c *crowd) settled() {
 	c.quiet(end)
 }
 
-// quiet waits until what the agent holds has not changed in ten looks, and it has given back what it does not need.
+// quiet waits until what the agent holds has not changed by 2 MB in ten looks, and it has given back what it does not need.
 func (c *crowd) quiet(end time.Time) {
 	c.Helper()
 	was, same := memory{}, 0
 	for same < 10 {
 		now := c.memory()
-		if d := now.now - was.now; d < 512 && d > -512 {
+		if d := now.now - was.now; d < 2<<10 && d > -2<<10 {
 			same++
 		} else {
 			same = 0

@@ -103,7 +103,7 @@ func (o *options) run(ctx context.Context) error {
 	if err := bed.Build(ctx); err != nil {
 		return err
 	}
-	if o.report, err = e2e.ReadReport(filepath.Join(root, o.json)); err != nil {
+	if o.report, err = e2e.ReadReport(in(root, o.json)); err != nil {
 		return err
 	}
 	all := &e2e.Report{}
@@ -204,10 +204,10 @@ func (o *options) record(root string, r *e2e.Run) error {
 		return nil
 	}
 	o.report.Add(r)
-	if err := o.report.Write(filepath.Join(root, o.json)); err != nil {
+	if err := o.report.Write(in(root, o.json)); err != nil {
 		return err
 	}
-	page := filepath.Join(root, o.page)
+	page := in(root, o.page)
 	text, err := os.ReadFile(page)
 	if err != nil {
 		return err
@@ -217,4 +217,12 @@ func (o *options) record(root string, r *e2e.Run) error {
 		return fmt.Errorf("%s: %w", page, err)
 	}
 	return os.WriteFile(page, []byte(spliced), 0o644)
+}
+
+// in is a path, below root unless it is an absolute one.
+func in(root, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(root, path)
 }
