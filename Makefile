@@ -68,6 +68,8 @@ test: ## Every test, with the race detector, on the real kernel (needs root; abo
 e2e: images ## A real Kubernetes with Tortie on this machine, judged by upstream's suites; writes docs/e2e.md (E2E='-suite netpol'; bin/tortie-e2e -h)
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/tortie-e2e ./test/e2e/tortie-e2e
 	$(ROOT) $(BIN)/tortie-e2e $(E2E)
+	@echo "== the store, the controllers, migration and the manifest on a real API server"
+	$(ROOT) env TORTIE_E2E=1 $(GO) test -count=1 ./datastore/kube ./controllers ./cmd/tortie ./test/deploy
 
 soak: ## The tests that choose at random, for SOAKTIME (default 60m) with fresh seeds (PARTS="pairs churn faults graph ipam fuzz")
 	@scripts/deps.sh test
