@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -29,7 +31,13 @@ func testMetrics(t *testing.T) *metrics {
 
 func TestRunner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var steps []time.Duration
+		var mu sync.Mutex
+		var all []time.Duration
+		seen := func() []time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(all)
+		}
 		var fails, blind atomic.Bool
 		start := time.Now()
 		p := part{name: "p", every: func() time.Duration { return time.Hour }, needs: func() error {
@@ -38,7 +46,9 @@ func TestRunner(t *testing.T) {
 			}
 			return nil
 		}, step: func(context.Context) error {
-			steps = append(steps, time.Since(start).Round(time.Second))
+			mu.Lock()
+			all = append(all, time.Since(start).Round(time.Second))
+			mu.Unlock()
 			if fails.Load() {
 				panic("a mistake")
 			}
@@ -49,7 +59,7 @@ func TestRunner(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); r.run(ctx) }()
 		synctest.Wait()
-		if len(steps) != 1 || steps[0] != 0 {
+		if steps := seen(); len(steps) != 1 || steps[0] != 0 {
 			t.Fatalf("at the start: %v", steps)
 		}
 		for range 100 { // a burst of changes is one step
@@ -57,24 +67,24 @@ func TestRunner(t *testing.T) {
 		}
 		time.Sleep(2 * calm)
 		synctest.Wait()
-		if len(steps) != 2 {
+		if steps := seen(); len(steps) != 2 {
 			t.Errorf("after a burst: %v", steps)
 		}
 		time.Sleep(44 * time.Minute)
 		synctest.Wait()
-		if len(steps) != 2 {
+		if steps := seen(); len(steps) != 2 {
 			t.Errorf("a step before its time: %v", steps)
 		}
 		time.Sleep(17 * time.Minute)
 		synctest.Wait()
-		if len(steps) != 3 {
+		if steps := seen(); len(steps) != 3 {
 			t.Errorf("after an hour: %v", steps)
 		}
 		fails.Store(true) // steps are made again, later each time, and it is no end
 		r.kick()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if n := len(steps); n < 6 || n > 11 || !strings.Contains(fmt.Sprint(r.last()), "a mistake") {
+		if n := len(seen()); n < 6 || n > 11 || !strings.Contains(fmt.Sprint(r.last()), "a mistake") {
 			t.Errorf("%d steps within a minute of errors; %v", n-3, r.last())
 		}
 		fails.Store(false)
@@ -84,11 +94,11 @@ func TestRunner(t *testing.T) {
 			t.Errorf("after a step without error: %v", r.last())
 		}
 		blind.Store(true)
-		n := len(steps)
+		n := len(seen())
 		r.kick()
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		if len(steps) != n {
+		if steps := seen(); len(steps) != n {
 			t.Error("steps though nothing can be seen")
 		}
 		cancel()
