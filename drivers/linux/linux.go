@@ -60,6 +60,9 @@ type Driver struct {
 	quarantine map[drivers.ObjectRef]quarantined
 	writes     int
 	prefixes   []string // of the last State's Node: how workload interfaces are called
+
+	closing  sync.Once
+	closeErr error
 }
 
 var (
@@ -132,8 +135,14 @@ func Open(ctx context.Context, o Options) (_ *Driver, err error) {
 	return d, nil
 }
 
-// Close frees handles and leaves the dataplane as it is.
+// Close frees handles and leaves the dataplane as it is. A second one does nothing: the numbers of its descriptors may be
+// others' by then.
 func (d *Driver) Close() error {
+	d.closing.Do(func() { d.closeErr = d.free() })
+	return d.closeErr
+}
+
+func (d *Driver) free() error {
 	var errs []error
 	if d.cutter != nil {
 		d.cutter.close()
