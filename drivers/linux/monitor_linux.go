@@ -74,8 +74,14 @@ func order(n uint32) uint32 { return be32(native.AppendUint32(nil, n)) }
 
 func (m *monitor) run(kick func()) {
 	fds := []unix.PollFd{{Fd: int32(m.s.fd), Events: unix.POLLIN}, {Fd: int32(m.wake), Events: unix.POLLIN}}
+	// After an overrun the kernel drops what comes without a word until the queue has been empty.
+	lost := false
 	for {
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+		wait := -1
+		if lost {
+			wait = 0
+		}
+		if _, err := unix.Poll(fds, wait); err != nil && !errors.Is(err, unix.EINTR) {
 			return
 		}
 		if fds[1].Revents != 0 {
@@ -84,6 +90,10 @@ func (m *monitor) run(kick func()) {
 		n, _, err := unix.Recvfrom(m.s.fd, m.s.buf, unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
+			lost = true
+			kick()
+		case errors.Is(err, unix.EAGAIN) && lost:
+			lost = false
 			kick()
 		case err == nil && ours(m.s.buf[:n]):
 			kick()

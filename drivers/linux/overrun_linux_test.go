@@ -62,6 +62,8 @@ func TestKickAfterOverrun(t *testing.T) {
 		t.Fatal(err)
 	}
 	hold <- struct{}{}
+	heard("nobody looks again once the queue is empty, though more was lost until then")
+	hold <- struct{}{}
 	sh(t, ns, "nft delete table arp tortie")
 	heard("nothing is heard after an overrun")
 }
