@@ -9,7 +9,6 @@ import (
 
 // TestNoNetwork: nothing of a store on a socket can be reached over the network.
 func TestNoNetwork(t *testing.T) {
-	t.Parallel()
 	before := listening(t)
 	start(t, config(shortDir(t), &output{}))
 	for port := range listening(t) {
