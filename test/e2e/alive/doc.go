@@ -2,8 +2,6 @@
 // the API server is away, a node is rebooted, a hundred pods come at once. `make e2e` runs them in the cluster that it has
 // made; they are built with the tag e2e only.
 //
-//	bed_test.go      the cluster, pods, and how to send from inside of them
-//	flow_test.go     traffic that goes on while something happens
 //	agent_test.go    agents: killed, updated, doubled
 //	server_test.go   the API server away, and back
 //	reboot_test.go   a node that is made anew

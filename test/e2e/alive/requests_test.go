@@ -11,11 +11,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tortie/tortie/test/e2e/bedtest"
 )
+
+const agentUser = "system:serviceaccount:tortie-system:tortie-agent"
 
 // request is one of an agent's, out of the API server's audit log.
 type request struct {
 	Verb      string
+	User      struct{ Username string }
 	ObjectRef struct{ Resource, Subresource string }
 	Object    json.RawMessage    `json:"requestObject"`
 	Status    struct{ Code int } `json:"responseStatus"`
@@ -33,9 +38,9 @@ func (r *request) writes() bool {
 }
 
 // requests are those of all agents in a time, by what they are.
-func (c *cluster) requests(from, to time.Time) map[string][]*request {
+func requests(c *bedtest.Cluster, from, to time.Time) map[string][]*request {
 	c.Helper()
-	f, err := os.Open(filepath.Join(c.bed.State(), "run/logs/audit.log"))
+	f, err := os.Open(filepath.Join(c.Bed.State(), "run/logs/audit.log"))
 	if err != nil {
 		c.Fatal(err)
 	}
@@ -45,7 +50,7 @@ func (c *cluster) requests(from, to time.Time) map[string][]*request {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		r := &request{}
-		if json.Unmarshal(lines.Bytes(), r) == nil && !r.At.Before(from) && r.At.Before(to) {
+		if json.Unmarshal(lines.Bytes(), r) == nil && r.User.Username == agentUser && !r.At.Before(from) && r.At.Before(to) {
 			all[r.what()] = append(all[r.what()], r)
 		}
 	}
@@ -57,13 +62,13 @@ func (c *cluster) requests(from, to time.Time) map[string][]*request {
 
 // A pod costs one write when it comes and one when it goes, of a block, and an agent that has nothing to do is quiet.
 func TestRequests(t *testing.T) {
-	c := open(t)
+	c := bedtest.Open(t)
 	const pods, quiet = 20, time.Minute
-	c.start(spec{name: "first", node: "node1"}) // the node has a block with room, then
+	c.Start(bedtest.Spec{Name: "first", Node: "node1"}) // the node has a block with room, then
 	count := func(what string, do func()) map[string][]*request {
 		from := time.Now()
 		do()
-		all := c.requests(from, time.Now())
+		all := requests(c, from, time.Now())
 		for name, rs := range all {
 			largest := 0
 			for _, r := range rs {
@@ -75,12 +80,12 @@ func TestRequests(t *testing.T) {
 	}
 	added := count(fmt.Sprintf("%d pods come, one after another", pods), func() {
 		for i := range pods {
-			c.start(spec{name: fmt.Sprint("pod-", i), node: "node1"})
+			c.Start(bedtest.Spec{Name: fmt.Sprint("pod-", i), Node: "node1"})
 		}
 	})
 	removed := count(fmt.Sprintf("%d pods go", pods), func() {
 		for i := range pods {
-			c.in("delete", "pod", fmt.Sprint("pod-", i), "--now", "--wait=true")
+			c.In("delete", "pod", fmt.Sprint("pod-", i), "--now", "--wait=true")
 		}
 	})
 	for what, all := range map[string]map[string][]*request{"coming": added, "going": removed} {
