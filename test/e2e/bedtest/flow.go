@@ -20,6 +20,7 @@ type Flow struct {
 // Tally counts exchanges.
 type Tally struct {
 	OK, Failed atomic.Int64
+	Late       atomic.Int64 // of those that came through: so late that a packet may have been sent again
 	first      atomic.Pointer[failure]
 }
 
@@ -31,19 +32,33 @@ type failure struct {
 // every is the pause between two exchanges.
 const every = 20 * time.Millisecond
 
+// patience outlasts four losses of one SYN.
+const patience = 20 * time.Second
+
 // Flow is one in which nothing is exchanged yet.
 func (s *Scene) Flow() *Flow { return &Flow{Scene: s, stop: make(chan struct{})} }
 
 // StartFlow has the client ask the server, and the stranger try.
 func (s *Scene) StartFlow() *Flow {
 	s.Helper()
+	return s.startFlow(answer)
+}
+
+// StartPatientFlow has them go on while so much is done that an answer can be late: only what is lost for good is a failure.
+func (s *Scene) StartPatientFlow() *Flow {
+	s.Helper()
+	return s.startFlow(patience)
+}
+
+func (s *Scene) startFlow(within time.Duration) *Flow {
+	s.Helper()
 	f := s.Flow()
 	c, err := Dial(s.Client.Inside, s.Server.Server())
 	if err != nil {
 		s.Fatal(err)
 	}
-	f.Loop(&f.Kept, c.Ask)
-	f.Loop(&f.Fresh, func() error { return Try(s.Client.Inside, s.Server.Server()) })
+	f.Loop(&f.Kept, func() error { return c.AskWithin(within) })
+	f.Loop(&f.Fresh, func() error { return TryWithin(s.Client.Inside, s.Server.Server(), within) })
 	f.Loop(&f.Leaked, func() error { return Try(s.Stranger.Inside, s.Server.Server()) })
 	s.Cleanup(func() { c.Close() })
 	return f
@@ -60,11 +75,15 @@ func (f *Flow) Loop(t *Tally, exchange func() error) {
 				return
 			case <-tick.C:
 			}
+			start := time.Now()
 			if err := exchange(); err != nil {
 				t.Failed.Add(1)
 				t.first.CompareAndSwap(nil, &failure{time.Now(), err})
 			} else {
 				t.OK.Add(1)
+				if time.Since(start) > answer {
+					t.Late.Add(1)
+				}
 			}
 		}
 	})
@@ -88,5 +107,6 @@ func (f *Flow) Lossless() {
 	if n := f.Leaked.OK.Load(); n > 0 || f.Leaked.Failed.Load() == 0 {
 		f.Errorf("a stranger came through %d times in %d", n, n+f.Leaked.Failed.Load())
 	}
-	f.Logf("exchanges: %d in one connection, %d in new ones; %d of a stranger, all dropped", f.Kept.OK.Load(), f.Fresh.OK.Load(), f.Leaked.Failed.Load())
+	f.Logf("exchanges: %d in one connection (%d late), %d in new ones (%d late); %d tries of a stranger",
+		f.Kept.OK.Load(), f.Kept.Late.Load(), f.Fresh.OK.Load(), f.Fresh.Late.Load(), f.Leaked.Failed.Load())
 }

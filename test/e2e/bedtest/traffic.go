@@ -21,10 +21,12 @@ type Conn struct {
 }
 
 // Dial makes a connection.
-func Dial(from *netns.Ns, to netip.AddrPort) (*Conn, error) {
+func Dial(from *netns.Ns, to netip.AddrPort) (*Conn, error) { return dial(from, to, answer) }
+
+func dial(from *netns.Ns, to netip.AddrPort, within time.Duration) (*Conn, error) {
 	var c net.Conn
 	err := from.Do(func() (err error) {
-		c, err = net.DialTimeout("tcp", to.String(), answer)
+		c, err = net.DialTimeout("tcp", to.String(), within)
 		return err
 	})
 	if err != nil {
@@ -34,8 +36,11 @@ func Dial(from *netns.Ns, to netip.AddrPort) (*Conn, error) {
 }
 
 // Ask has the server say its name.
-func (c *Conn) Ask() error {
-	if err := c.SetDeadline(time.Now().Add(answer)); err != nil {
+func (c *Conn) Ask() error { return c.AskWithin(answer) }
+
+// AskWithin is Ask with more patience.
+func (c *Conn) AskWithin(within time.Duration) error {
+	if err := c.SetDeadline(time.Now().Add(within)); err != nil {
 		return err
 	}
 	if _, err := c.Write([]byte("GET /hostname HTTP/1.1\r\nHost: server\r\n\r\n")); err != nil {
@@ -57,13 +62,16 @@ func (c *Conn) Ask() error {
 }
 
 // Try makes a connection and asks once.
-func Try(from *netns.Ns, to netip.AddrPort) error {
-	c, err := Dial(from, to)
+func Try(from *netns.Ns, to netip.AddrPort) error { return TryWithin(from, to, answer) }
+
+// TryWithin is Try with more patience: what is lost on the way is sent again.
+func TryWithin(from *netns.Ns, to netip.AddrPort, within time.Duration) error {
+	c, err := dial(from, to, within)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return c.Ask()
+	return c.AskWithin(within)
 }
 
 // Allowed waits until a connection comes through.
