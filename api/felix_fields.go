@@ -123,8 +123,8 @@ func felixCommon() []FelixField {
 			honoured("these and Tortie's own \"tort\" begin the names of workload interfaces; one with such a name that is no workload's passes nothing. A prefix of an interface that has an address of the host does not count"),
 		setting("allowVXLANPacketsFromWorkloads", felixBool(), "false").honoured(encap),
 		setting("allowIPIPPacketsFromWorkloads", felixBool(), "false").honoured(encap),
-		setting("workloadSourceSpoofing", felixEnum("Disabled", "Any"), "Disabled").like("Any").
-			because("the allowSpoofedSourcePrefixes of a WorkloadEndpoint always count: who may write it decides"),
+		setting("workloadSourceSpoofing", felixEnum("Disabled", "Any"), "Disabled").
+			honoured("Any: workloads may send from their allowedSourcePrefixes, too; Disabled: none may. Unless it is said, pods of Kubernetes may not, and workloads that whoever runs the node plugs in may"),
 		setting("interfaceExclude", felixText(), "kube-ipvs0").like("-").
 			because("a HostEndpoint for all interfaces takes all but workloads' and the loopback"),
 		setting("disableConntrackInvalidCheck", felixBool(), "false").because("packets that conntrack calls invalid are always dropped"),

@@ -27,6 +27,7 @@ type NodeSettings struct {
 	FailsafeIn, FailsafeOut []Failsafe // empty, but not nil: none at all
 	WorkloadPrefixes        []string   // beside Tortie's own
 	AllowEncapFromWorkloads *bool
+	SourceSpoofing          string // Disabled or Any
 	VXLANPort               uint16
 	ResyncInterval          *time.Duration // 0 = never
 	LogLevel                *slog.Level
@@ -139,6 +140,7 @@ func FelixSettings(c *FelixConfiguration) (NodeSettings, []Problem) {
 		EndpointToHost: said[string](valid, "defaultEndpointToHostAction"),
 		FailsafeIn:     failsafes(valid, "failsafeInboundHostPorts"),
 		FailsafeOut:    failsafes(valid, "failsafeOutboundHostPorts"),
+		SourceSpoofing: said[string](valid, "workloadSourceSpoofing"),
 		VXLANPort:      uint16(said[int64](valid, "vxlanPort")),
 		ResyncInterval: resync(valid),
 		LogLevel:       logLevel(said[string](valid, "logSeverityScreen")),

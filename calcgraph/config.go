@@ -29,12 +29,23 @@ type Config struct {
 	VXLANPort uint16
 	// AllowEncapFromWorkloads lets workloads send IPIP and VXLAN of their own.
 	AllowEncapFromWorkloads bool
+	// SourceSpoofing says whose allowed source prefixes count.
+	SourceSpoofing SourceSpoofing
 	// NATExclusions are destinations that are never masqueraded, beside the address pools.
 	NATExclusions []netip.Prefix
 	// Fixed names settings of FelixConfigurations that don't count, because the node's operator has said them; the values
 	// are where, in the operator's words.
 	Fixed map[string]string
 }
+
+// SourceSpoofing says which workloads may send from the source prefixes that they are allowed.
+type SourceSpoofing uint8
+
+const (
+	SpoofTrusted SourceSpoofing = iota // those whose WorkloadEndpoint was written; pods say of themselves what they want
+	SpoofAny                           // all
+	SpoofNone                          // none
+)
 
 // Default returns the configuration of a node on which the operator has set nothing.
 func Default(nodeName string) Config {
@@ -89,6 +100,15 @@ var toHost = map[string]drivers.EndpointToHost{
 	"Drop": drivers.ToHostDrop, "Accept": drivers.ToHostAccept, "Return": drivers.ToHostReturn,
 }
 
+// spoofing are the words of the API. What is not one of them allows none.
+var spoofing = map[string]SourceSpoofing{"Any": SpoofAny, "Disabled": SpoofNone}
+
+// allows says whether the source prefixes of a WorkloadEndpoint count.
+func (s SourceSpoofing) allows(o *api.WorkloadEndpoint) bool {
+	isPod := o.Spec.ContainerID == "" // it names no sandbox
+	return s == SpoofAny || s == SpoofTrusted && !isPod
+}
+
 // with lays settings over c.
 func (c Config) with(s *api.NodeSettings) Config {
 	if s.EndpointToHost != "" {
@@ -108,6 +128,12 @@ func (c Config) with(s *api.NodeSettings) Config {
 	}
 	if s.AllowEncapFromWorkloads != nil {
 		c.AllowEncapFromWorkloads = *s.AllowEncapFromWorkloads
+	}
+	if s.SourceSpoofing != "" {
+		c.SourceSpoofing = SpoofNone
+		if x, ok := spoofing[s.SourceSpoofing]; ok {
+			c.SourceSpoofing = x
+		}
 	}
 	if s.VXLANPort != 0 {
 		c.VXLANPort = s.VXLANPort

@@ -41,6 +41,7 @@ type endpoints struct {
 	byLocal  map[*local]map[*attachment]struct{}
 	objects  map[api.Key]*api.WorkloadEndpoint // of this node, or of a ledger entry's name
 	dirty    []*attachment
+	spoofing SourceSpoofing
 	out      emitted[drivers.EndpointID, drivers.Endpoint]
 }
 
@@ -181,12 +182,40 @@ func (es *endpoints) changed(l *local) {
 	}
 }
 
+// configure takes in the settings of the node.
+func (es *endpoints) configure(c Config) {
+	if es.spoofing == c.SourceSpoofing {
+		return
+	}
+	es.spoofing = c.SourceSpoofing
+	for _, a := range es.ledger {
+		if a.object != nil && len(a.object.Spec.AllowSpoofedSourcePrefixes) > 0 {
+			es.mark(a)
+		}
+	}
+}
+
+// problems are workloads that deny everything, and source prefixes that don't count.
+func (es *endpoints) problems() []Problem {
+	var out []Problem
+	for _, a := range es.ledger {
+		if a.why != "" {
+			out = append(out, Problem{Key: a.entry.Name, Reason: "workload " + a.id.Sandbox + "/" + a.id.Interface + " denies everything: " + a.why})
+		}
+		if a.object != nil && len(a.object.Spec.AllowSpoofedSourcePrefixes) > 0 && !es.spoofing.allows(a.object) {
+			out = append(out, Problem{Key: a.entry.Name, Field: "spec.allowSpoofedSourcePrefixes",
+				Reason: "has no effect: workloadSourceSpoofing of the FelixConfiguration of node " + es.node + " is not Any"})
+		}
+	}
+	return out
+}
+
 // report says which endpoints are different.
 func (es *endpoints) report(u *drivers.Update) {
 	for _, a := range es.dirty {
 		a.dirty = false
 		if es.ledger[a.id] == a {
-			es.out.stage(a.id, a.endpoint())
+			es.out.stage(a.id, a.endpoint(es.spoofing))
 		}
 	}
 	clear(es.dirty)
@@ -194,7 +223,7 @@ func (es *endpoints) report(u *drivers.Update) {
 	es.out.flush(u.Endpoints)
 }
 
-func (a *attachment) endpoint() *drivers.Endpoint {
+func (a *attachment) endpoint(spoofing SourceSpoofing) *drivers.Endpoint {
 	e := &drivers.Endpoint{
 		ID: a.id, Name: a.entry.Name.Namespace + "/" + a.entry.Name.Name, Iface: a.entry.Iface, MAC: a.entry.MAC,
 		Addrs: a.entry.Addrs, Degraded: a.why,
@@ -204,6 +233,9 @@ func (a *attachment) endpoint() *drivers.Endpoint {
 	}
 	e.Name = a.entry.Name.Namespace + "/" + WorkloadName(a.object)
 	e.Policy, e.Profiles, e.Generation = a.local.policy, profileIDs(a.named), uint64(a.object.Generation)
+	if !spoofing.allows(a.object) {
+		return e
+	}
 	for _, t := range a.object.Spec.AllowSpoofedSourcePrefixes {
 		if p, err := api.ParsePrefix(t); err == nil {
 			e.SourcePrefixes = append(e.SourcePrefixes, p)

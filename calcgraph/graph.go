@@ -45,6 +45,7 @@ func New(c Config) *Graph {
 	g.endpoints = newEndpoints(c.NodeName, g.things, g.locals, g.policies, g.routes)
 	g.hosts = newHosts(c.NodeName, g.things, g.locals, g.policies, g.endpoints)
 	g.hosts.configure(g.settings.now)
+	g.endpoints.configure(g.settings.now)
 	g.things.moved = g.moved
 	return g
 }
@@ -132,6 +133,7 @@ func (g *Graph) Flush() *drivers.Update {
 	configured := g.settings.resolve()
 	if configured {
 		g.hosts.configure(g.settings.now)
+		g.endpoints.configure(g.settings.now)
 	}
 	g.things.relabel(func(diff []labelDiff) bool { return g.sets.index.cares(diff) || g.policies.index.cares(diff) })
 	g.endpoints.join()
@@ -189,11 +191,7 @@ func (g *Graph) Problems() []Problem {
 			out = append(out, Problem{Key: key, Field: "spec.tier", Reason: "tier " + p.tier.name + " is missing; the policy comes after all others and the tier ends in Deny"})
 		}
 	}
-	for _, a := range g.endpoints.ledger {
-		if a.why != "" {
-			out = append(out, Problem{Key: a.entry.Name, Reason: "workload " + a.id.Sandbox + "/" + a.id.Interface + " denies everything: " + a.why})
-		}
-	}
+	out = append(out, g.endpoints.problems()...)
 	out = append(out, g.settings.bad...)
 	out = append(out, g.hosts.problems()...)
 	out = append(out, g.routes.problems()...)

@@ -533,7 +533,9 @@ func (m *model) workloads() {
 			e.Degraded = "its WorkloadEndpoint is of another pod"
 		default:
 			e.Generation = uint64(o.Generation)
-			e.SourcePrefixes = widest(o.Spec.AllowSpoofedSourcePrefixes)
+			if m.c.SourceSpoofing == SpoofAny || m.c.SourceSpoofing == SpoofTrusted && o.Spec.ContainerID != "" {
+				e.SourcePrefixes = widest(o.Spec.AllowSpoofedSourcePrefixes)
+			}
 			m.enforce(e, o, o.Spec.Profiles, false)
 		}
 		m.s.Endpoints[id] = e

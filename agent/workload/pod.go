@@ -3,12 +3,10 @@ package workload
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tortie/tortie/agent/ledger"
@@ -152,20 +150,16 @@ func readWishes(p Pod) (wishes, error) {
 		}
 		x.addrs = append(x.addrs, a.Unmap())
 	}
+	if _, err := api.AnnotationPrefixes(p.Annotations[api.AnnotationSourcePrefixes]); err != nil {
+		return x, fmt.Errorf("annotation %s: %w", api.AnnotationSourcePrefixes, err)
+	}
 	x.mac = p.Annotations[annotationMAC]
 	return x, nil
 }
 
-// readList reads a JSON list of texts, as these annotations are written.
-func readList(name, text string, into *[]string) error {
-	if strings.TrimSpace(text) == "" {
-		return nil
-	}
-	if err := json.Unmarshal([]byte(text), into); err != nil {
-		return fmt.Errorf("annotation %s: %q is no list like [\"one\", \"two\"]", name, text)
-	}
-	if len(*into) == 0 || slices.Contains(*into, "") {
-		return fmt.Errorf("annotation %s: %q names nothing", name, text)
+func readList(name, text string, into *[]string) (err error) {
+	if *into, err = api.AnnotationList(text); err != nil {
+		return fmt.Errorf("annotation %s: %w", name, err)
 	}
 	return nil
 }

@@ -66,6 +66,8 @@ func TestAnnotations(t *testing.T) {
 		{name: "two addresses of a family", pod: annotated("ipAddrs", `["10.65.0.7","10.65.0.8"]`), code: agentapi.CodeBadRequest, says: "at most one"},
 		{name: "an address of no pool", pod: annotated("ipAddrs", `["10.99.0.7"]`), code: agentapi.CodeNoAddress, says: "10.99.0.7"},
 		{name: "an address where another plugin gives them", pod: annotated("ipAddrs", `["10.65.0.7"]`), given: addrs("10.65.0.8"), code: agentapi.CodeBadRequest, says: "another plugin"},
+		{name: "source prefixes", pod: annotated("allowedSourcePrefixes", `["192.0.2.0/24"]`), want: "10.65. fd65:"},
+		{name: "source prefixes that can't be read", pod: annotated("allowedSourcePrefixes", `["192.0.2.0/33"]`), code: agentapi.CodeBadRequest, says: "allowedSourcePrefixes"},
 		{name: "a bad MAC", pod: annotated("hwAddr", "ff:ff:ff:ff:ff:ff"), code: agentapi.CodeBadRequest, says: "mac"},
 		{name: "addresses without IPAM", pod: annotated("ipAddrsNoIpam", `["10.65.0.7"]`), code: agentapi.CodeBadRequest, says: "ipAddrsNoIpam"},
 		{name: "floating addresses", pod: annotated("floatingIPs", `["10.65.0.7"]`), code: agentapi.CodeBadRequest, says: "floatingIPs"},

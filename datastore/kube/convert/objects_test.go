@@ -108,10 +108,15 @@ func TestPod(t *testing.T) {
 			p.Annotations = maps.Clone(w.w.Annotations)
 			p.Annotations["k8s.v1.cni.cncf.io/networks"], p.Annotations["x"] = "n", "y"
 		}},
-		{"a pod may not say what else it sends from", func(p *corev1.Pod, w *want) {
-			w.w.Annotations = map[string]string{"cni.projectcalico.org/allowedSourcePrefixes": `["0.0.0.0/0"]`}
+		{"what else it sends from", func(p *corev1.Pod, w *want) {
+			w.w.Annotations = map[string]string{"cni.projectcalico.org/allowedSourcePrefixes": `["192.0.2.7/24", "fd00::1"]`}
 			p.Annotations = w.w.Annotations
-			w.problems = []string{"metadata.annotations[cni.projectcalico.org/allowedSourcePrefixes]: has no effect: whoever may make a pod could send in the name of others"}
+			w.w.Spec.AllowSpoofedSourcePrefixes = []string{"192.0.2.0/24", "fd00::1/128"}
+		}},
+		{"what else it sends from can't be read: none of it counts", func(p *corev1.Pod, w *want) {
+			w.w.Annotations = map[string]string{"cni.projectcalico.org/allowedSourcePrefixes": `["192.0.2.0/24", "all"]`}
+			p.Annotations = w.w.Annotations
+			w.problems = []string{`metadata.annotations[cni.projectcalico.org/allowedSourcePrefixes]: "all" is neither an IP address nor a prefix in CIDR notation`}
 		}},
 		{"static", func(p *corev1.Pod, w *want) {
 			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "0123456789abcdef0123456789abcdef"}

@@ -47,7 +47,7 @@ func Pod(p *corev1.Pod) (*api.WorkloadEndpoint, PodAddresses, []api.Problem) {
 	}
 	problems := podPorts(w, &p.Spec)
 	addresses, unread := podAddresses(&p.Status)
-	return w, addresses, append(append(problems, unread...), refused(w)...)
+	return w, addresses, append(append(problems, unread...), podSources(w)...)
 }
 
 // podUID returns the UID by which the runtime knows a pod. A pod that the kubelet has from a file is shown by the API server
@@ -133,12 +133,15 @@ func podAddresses(s *corev1.PodStatus) (PodAddresses, []api.Problem) {
 	return a, problems
 }
 
-// refused are annotations of the reference that ask for what is not given to whoever may make a pod.
-func refused(w *api.WorkloadEndpoint) []api.Problem {
-	const spoof = cniAnnotations + "allowedSourcePrefixes"
-	if _, there := w.Annotations[spoof]; !there {
-		return nil
+// podSources gives w what its pod wants to send from beside its addresses. Whether that counts is for the settings of its
+// node to say.
+func podSources(w *api.WorkloadEndpoint) []api.Problem {
+	prefixes, err := api.AnnotationPrefixes(w.Annotations[api.AnnotationSourcePrefixes])
+	if err != nil {
+		return []api.Problem{{Path: "metadata.annotations[" + api.AnnotationSourcePrefixes + "]", Reason: err.Error()}}
 	}
-	return []api.Problem{{Path: "metadata.annotations[" + spoof + "]",
-		Reason: "has no effect: whoever may make a pod could send in the name of others"}}
+	for _, p := range prefixes {
+		w.Spec.AllowSpoofedSourcePrefixes = append(w.Spec.AllowSpoofedSourcePrefixes, p.String())
+	}
+	return nil
 }
