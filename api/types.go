@@ -235,6 +235,10 @@ type EntityRule struct {
 	NotPorts          []Port               `json:"notPorts,omitempty"`
 	ServiceAccounts   *ServiceAccountMatch `json:"serviceAccounts,omitempty"`
 	Services          *ServiceMatch        `json:"services,omitempty"`
+
+	// NodeSelector means the addresses of the nodes that it selects. Rules that are made from a ClusterNetworkPolicy have
+	// it, nobody can write it: no other selector ever selects a node.
+	NodeSelector string `json:"-"`
 }
 
 type ServiceAccountMatch struct {

@@ -253,6 +253,7 @@ func (g *Graph) leftovers() map[string]int {
 		"groups": len(g.groups.byKey), "profiles' labels": len(g.groups.profiles), "dirty groups": len(g.groups.dirty),
 		"things": len(g.things.ids), "port lists": len(g.things.ports.byKey),
 		"numbers of things": len(g.things.all) - len(g.things.free), "freed things": len(g.things.freed),
+		"numbers of nodes": len(g.nodes.all) - len(g.nodes.free), "freed nodes": len(g.nodes.freed),
 		"services": len(g.services.byName), "slices": len(g.services.slices),
 		"sets": len(g.sets.byID), "fresh sets": len(g.sets.fresh), "idle sets": len(g.sets.idle), "touched sets": len(g.sets.touched),
 		"locals": len(g.locals.all), "dirty locals": len(g.locals.dirty),
@@ -271,6 +272,7 @@ func (g *Graph) leftovers() map[string]int {
 			len(g.endpoints.out.staged) + len(g.policies.out.staged) + len(g.routes.out.staged) + len(g.routes.peers.staged),
 	}
 	indexSizes(sizes, "index of all", g.sets.index)
+	indexSizes(sizes, "index of nodes", g.sets.nodes)
 	indexSizes(sizes, "index of locals", g.policies.index)
 	for k, n := range sizes {
 		if n == 0 {

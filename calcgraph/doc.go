@@ -4,7 +4,7 @@
 //	Profile ---> groups -+ labels                      +---------- services <-- EndpointSlice
 //	NetworkSet -------+  v                             v
 //	WorkloadEndpoint -+> things -> index (of all) -> sets -------------------------------> Sets
-//	HostEndpoint -----+    |                           ^ selectors, ports, services of rules
+//	HostEndpoint -----+    |        Node -> index --->-^ selectors, ports, services of rules
 //	                       | local                     |
 //	                       v                           |
 //	policies -----> index (of locals) -> policies -> rules ------------------------------> Policies

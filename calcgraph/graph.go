@@ -17,6 +17,7 @@ type Graph struct {
 	labels    *labels
 	groups    *groups
 	things    *things
+	nodes     *things // nodes alone
 	services  *services
 	sets      *sets
 	locals    *locals
@@ -37,7 +38,9 @@ func New(c Config) *Graph {
 	g.groups = newGroups(g.labels)
 	g.things = newThings(g.labels, g.groups)
 	g.services = newServices()
-	g.sets = newSets(g.labels, g.things, g.services)
+	g.nodes = newThings(g.labels, g.groups)
+	g.sets = newSets(g.labels, g.things, g.nodes, g.services)
+	g.nodes.moved = g.sets.nodes.apply
 	g.policies = newPolicies(g.labels, g.things, g.sets)
 	g.locals = newLocals(g.things, g.policies.index)
 	g.policies.locals = g.locals
@@ -80,10 +83,7 @@ func (g *Graph) Update(key api.Key, o api.Object) {
 	case "HostEndpoint":
 		bad = g.setHost(key, as[*api.HostEndpoint](o))
 	case "Node":
-		bad = g.routes.setNode(key, as[*api.Node](o))
-		if key.Name == g.settings.base.NodeName {
-			g.settings.setNode(as[*api.Node](o))
-		}
+		bad = g.setNode(key, as[*api.Node](o))
 	case "FelixConfiguration":
 		g.settings.set(key.Name, as[*api.FelixConfiguration](o))
 	case "IPPool":
@@ -150,6 +150,7 @@ func (g *Graph) Flush() *drivers.Update {
 	g.routes.flush(u)
 	g.flushNode(u, configured)
 	g.things.flushed()
+	g.nodes.flushed()
 	return u
 }
 

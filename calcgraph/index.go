@@ -6,8 +6,9 @@ import (
 	"github.com/tortie/tortie/api/selector"
 )
 
-// index knows which things a selector selects, without looking at all of either. There are two: of all things, for the
-// selectors of rules; of this node's endpoints, for the subjects of policies. T is what hangs on a selector.
+// index knows which things a selector selects, without looking at all of either. There are three: of all things, for the
+// selectors of rules; of nodes, for their selectors of nodes; of this node's endpoints, for the subjects of policies. T is
+// what hangs on a selector.
 //
 // Selectors stand in buckets. A selector's primary bucket is that of a label which a thing must have to match; those
 // that demand none are in the residual one. For a changed thing, a selector can have flipped only if its primary bucket

@@ -292,6 +292,9 @@ func (m *model) side(out *drivers.Side, ns string, e *api.EntityRule, proto *uin
 		}
 		out.NotSets = append(out.NotSets, m.netSet(not))
 	}
+	if e.NodeSelector != "" {
+		out.Sets = append(out.Sets, m.nodeSet(e.NodeSelector))
+	}
 	if sel == nil {
 		sel, _ = selector.Parse("")
 	}

@@ -1,6 +1,7 @@
 package calcgraph
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,6 +23,37 @@ func family(a netip.Addr) int {
 		return 0
 	}
 	return 1
+}
+
+func (g *Graph) setNode(key api.Key, o *api.Node) []Problem {
+	if key.Name == g.settings.base.NodeName {
+		g.settings.setNode(o)
+	}
+	bad := g.routes.setNode(key, o)
+	if o == nil {
+		g.nodes.remove(key)
+		return bad
+	}
+	probs := problems{key: key, list: bad}
+	g.nodes.set(key, nodeThing(o, &probs))
+	return probs.list
+}
+
+// nodeThing returns a node as selectors of nodes see it: with the addresses that its status names, and no others.
+func nodeThing(o *api.Node, probs *problems) thingSpec {
+	s := thingSpec{labels: o.Labels}
+	for i, a := range o.Spec.Addresses {
+		ip, err := api.ParseAddr(a.Address)
+		switch {
+		case err == nil:
+			s.nets = append(s.nets, prefixMember(netip.PrefixFrom(ip, ip.BitLen())))
+		case a.Type != "Hostname" && a.Type != "InternalDNS" && a.Type != "ExternalDNS": // which are names
+			probs.add(fmt.Sprintf("spec.addresses[%d].address", i), "%v", err)
+			s.partial = true
+		}
+	}
+	s.nets = canonical(s.nets)
+	return s
 }
 
 func readNode(o *api.Node, probs *problems) *node {

@@ -2,11 +2,115 @@ package calcgraph
 
 import (
 	"bytes"
+	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/api/selector"
 	"github.com/tortie/tortie/drivers"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
+
+// nodeAddresses are what a node's status says; those by which other nodes know it stay what its BGP addresses are.
+func (g gen) nodeAddresses(bgp *api.NodeBGPSpec) (out []api.NodeAddress) {
+	for range g.IntN(4) {
+		a := pick(g, api.NodeAddress{Type: "Hostname", Address: pick(g, "n2", "192.0.2.9")}, api.NodeAddress{Type: "ExternalIP", Address: g.addr()},
+			api.NodeAddress{Type: "ExternalIP", Address: pick(g, "10.0.0.x", g.addr(), g.addr())}, api.NodeAddress{Type: "ExternalDNS", Address: "n2.example.com"})
+		if bgp.IPv4Address != "" && bgp.IPv6Address != "" && g.chance(50) {
+			a = api.NodeAddress{Type: "InternalIP", Address: pick(g, "192.0.2.1", "2001:db8::2")}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// nodeSet is the model's: all addresses of all nodes whose labels match.
+func (m *model) nodeSet(text string) drivers.SetID {
+	sel, err := selector.Parse(text)
+	if err != nil {
+		panic(err)
+	}
+	id := hashID("nodes:", sel.ID())
+	var ms []drivers.Member
+	for _, n := range of[*api.Node](m) {
+		if !sel.Matches(selector.Map(n.Labels)) {
+			continue
+		}
+		for _, a := range n.Spec.Addresses {
+			if ip, err := netip.ParseAddr(a.Address); err == nil {
+				ms = append(ms, drivers.AddrMember(ip))
+			} else if strings.HasSuffix(a.Type, "IP") {
+				m.partial[id] = true
+			}
+		}
+	}
+	return m.addSet(id, drivers.SetNet, ms)
+}
+
+// allMembers returns the members of all sets of a State, as text.
+func allMembers(s *drivers.State) (out []string) {
+	for _, set := range s.Sets {
+		for m := range set.All() {
+			out = append(out, m.Prefix.String())
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// TestSelectorsDoNotSelectNodes: whatever a user's selector says, and whatever labels nodes have, no address of a node is in
+// a set because of it; and a selector of nodes selects nothing else.
+func TestSelectorsDoNotSelectNodes(t *testing.T) {
+	const external, internal, workload = "203.0.113.7", "2001:db8::7", "10.0.0.1"
+	labels := map[string]string{"a": "x", api.LabelOrchestrator: "k8s", api.LabelNamespace: "ns", "pcns.env": "x", api.LabelServiceAccount: "sa"}
+	scene := func(with func(e *api.EntityRule)) *checked {
+		c := newChecked(t)
+		for _, name := range []string{"me", "n2"} {
+			n := &api.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Spec: api.NodeSpec{BGP: &api.NodeBGPSpec{IPv4Address: "192.0.2.1/24"}}}
+			n.Spec.Addresses = []api.NodeAddress{{Type: "ExternalIP", Address: external}, {Type: "ExternalIP", Address: internal}}
+			c.set(n)
+		}
+		c.set(&api.WorkloadEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "w", Labels: map[string]string{"a": "x"}},
+			Spec: api.WorkloadEndpointSpec{Node: "me", Orchestrator: "k8s", ServiceAccountName: "sa", IPNetworks: []string{workload + "/32"}, Profiles: []string{"kns.ns"}}})
+		c.set(&api.Profile{ObjectMeta: metav1.ObjectMeta{Name: "kns.ns"}, Spec: api.ProfileSpec{LabelsToApply: map[string]string{"pcns.env": "x"}}})
+		c.attach(drivers.EndpointID{Sandbox: "s", Interface: "eth0"}, &LedgerEntry{Name: api.Key{Namespace: "ns", Name: "w"}, Iface: "tort1"})
+		p := &api.GlobalNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: api.GlobalNetworkPolicySpec{
+			Types: []api.PolicyType{api.Egress}, Egress: []api.Rule{{Action: api.Allow}}}}
+		with(&p.Spec.Egress[0].Destination)
+		c.set(p)
+		c.flush()
+		return c
+	}
+	for _, text := range []string{"all()", "a == 'x'", "has(a)", "!has(b)", "b != 'y'", "a in {'x'}", "b not in {'x'}", "a starts with 'x'",
+		"projectcalico.org/orchestrator == 'k8s'", "projectcalico.org/namespace == 'ns'", "pcns.env == 'x'", "!(a == 'y') || all()"} {
+		for name, with := range map[string]func(e *api.EntityRule){
+			"selector": func(e *api.EntityRule) { e.Selector = text }, "notSelector": func(e *api.EntityRule) { e.NotSelector = text },
+			"namespaceSelector": func(e *api.EntityRule) { e.NamespaceSelector = "all()"; e.Selector = text },
+			"serviceAccounts": func(e *api.EntityRule) {
+				e.ServiceAccounts = &api.ServiceAccountMatch{Names: []string{"sa"}}
+				e.Selector = text
+			},
+		} {
+			c := scene(with)
+			if got := allMembers(c.state); !slices.Equal(got, []string{workload + "/32"}) {
+				t.Errorf("%s %s selects %v, want the workload alone", name, text, got)
+			}
+			c.clear()
+		}
+		c := scene(func(e *api.EntityRule) { e.NodeSelector = text })
+		if got := allMembers(c.state); !slices.Equal(got, []string{internal + "/128", external + "/32"}) {
+			t.Errorf("nodeSelector %s selects %v, want the addresses of the nodes alone", text, got)
+		}
+		c.clear()
+	}
+	c := scene(func(e *api.EntityRule) { e.NamespaceSelector = "global()" })
+	if got := allMembers(c.state); len(got) > 0 {
+		t.Errorf("global() selects %v, want nothing", got)
+	}
+	c.clear()
+}
 
 // TestNodeAddressInOtherClothes: an IPv4 address in an IPv6 one is no address of a node. A State with it could be written
 // to disk, and not be read after a reboot.

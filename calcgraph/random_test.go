@@ -126,6 +126,9 @@ func (g gen) entity(e *api.EntityRule, namespaced bool) {
 	if g.chance(10) {
 		e.NotNets = g.nets(3)
 	}
+	if g.chance(15) {
+		e.NodeSelector = pick(g, g.selector("a", "b", "c"), "all()")
+	}
 	if g.chance(10) {
 		e.ServiceAccounts = &api.ServiceAccountMatch{Names: []string{"sa"}}
 	}
@@ -214,6 +217,7 @@ func (g gen) network() api.Object {
 		if g.chance(50) {
 			o.Spec.BGP.IPv6Address = pick(g, "2001:db8::1/64", "2001:db8::2/64")
 		}
+		o.Spec.Addresses = g.nodeAddresses(o.Spec.BGP)
 		return o
 	case 1:
 		o := &api.IPPool{ObjectMeta: g.meta("", "p0", "p1", "p2"), Spec: api.IPPoolSpec{NATOutgoing: g.chance(50), Disabled: g.chance(20)}}

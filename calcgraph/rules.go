@@ -178,6 +178,13 @@ func (f fields) side(out *drivers.Side, name string, e *api.EntityRule, rule *ap
 			out.NotSets = append(out.NotSets, f.r.hold(f.r.sets.addresses(not)))
 		}
 	}
+	if e.NodeSelector != "" {
+		if nodes, err := parsePlain(e.NodeSelector); err != nil {
+			f.bad(name+".nodeSelector", "%v", err)
+		} else {
+			out.Sets = append(out.Sets, f.r.hold(f.r.sets.ofNodes(nodes)))
+		}
+	}
 	out.Ports, out.PortSets = f.ports(name+".ports", e.Ports, sel, rule)
 	out.NotPorts, out.NotPortSets = f.ports(name+".notPorts", e.NotPorts, sel, rule)
 }

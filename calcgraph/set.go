@@ -18,6 +18,7 @@ type set struct {
 	// Where the members come from: a service, or the things that sel selects (of kind SetPort: their ports of this
 	// name, of this protocol unless it is 0).
 	sel      *sel[selSets]
+	of       *index[selSets] // that sel is in: of things, or of nodes
 	portName string
 	proto    uint8
 	service  *service

@@ -12,7 +12,8 @@ import (
 
 // sets holds the sets that the rules of active policies refer to, and no others: a set dies with its last rule.
 type sets struct {
-	index    *index[selSets]
+	index    *index[selSets] // of things
+	nodes    *index[selSets]
 	services *services
 	byID     map[drivers.SetID]*set
 	fresh    []*set // to be filled
@@ -24,9 +25,9 @@ type sets struct {
 // selSets is the sets that draw on a selector.
 type selSets struct{ sets []*set }
 
-func newSets(l *labels, t *things, sv *services) *sets {
-	s := &sets{index: newIndex[selSets](l, t), services: sv, byID: map[drivers.SetID]*set{}}
-	s.index.visit = s.visit
+func newSets(l *labels, t, nodes *things, sv *services) *sets {
+	s := &sets{index: newIndex[selSets](l, t), nodes: newIndex[selSets](l, nodes), services: sv, byID: map[drivers.SetID]*set{}}
+	s.index.visit, s.nodes.visit = s.visit, s.visit
 	sv.touch, sv.turn = s.touch, s.turn
 	return s
 }
@@ -42,19 +43,25 @@ func hashID(kind string, parts ...string) drivers.SetID {
 
 // addresses holds the set of the addresses of what sel selects.
 func (s *sets) addresses(text *selector.Selector) *set {
-	return s.ofSelector(drivers.SetID(text.ID()), drivers.SetNet, text, "", 0)
+	return s.ofSelector(drivers.SetID(text.ID()), set{kind: drivers.SetNet}, s.index, text)
+}
+
+// ofNodes holds the set of the addresses of the nodes that sel selects.
+func (s *sets) ofNodes(text *selector.Selector) *set {
+	return s.ofSelector(hashID("nodes:", text.ID()), set{kind: drivers.SetNet}, s.nodes, text)
 }
 
 // namedPorts holds the set of (address, protocol, port) of what exposes a port of this name, and sel selects.
 func (s *sets) namedPorts(text *selector.Selector, name string, proto uint8) *set {
 	id := hashID("n:", text.ID(), name, strconv.Itoa(int(proto)))
-	return s.ofSelector(id, drivers.SetPort, text, name, proto)
+	return s.ofSelector(id, set{kind: drivers.SetPort, portName: name, proto: proto}, s.index, text)
 }
 
-func (s *sets) ofSelector(id drivers.SetID, kind drivers.SetKind, text *selector.Selector, name string, proto uint8) *set {
+// ofSelector holds the set of what text selects in an index; what says which part of it.
+func (s *sets) ofSelector(id drivers.SetID, what set, in *index[selSets], text *selector.Selector) *set {
 	st := s.byID[id]
 	if st == nil {
-		st = &set{id: id, kind: kind, portName: name, proto: proto, sel: s.index.hold(text)}
+		st = &set{id: id, kind: what.kind, portName: what.portName, proto: what.proto, sel: in.hold(text), of: in}
 		s.created(st)
 	}
 	st.refs++
@@ -87,7 +94,7 @@ func (s *sets) again(st *set) *set {
 	if st.service != nil {
 		return s.ofService(st.service.name.namespace, st.service.name.name, st.kind)
 	}
-	return s.ofSelector(st.id, st.kind, st.sel.text, st.portName, st.proto)
+	return s.ofSelector(st.id, set{kind: st.kind, portName: st.portName, proto: st.proto}, st.of, st.sel.text)
 }
 
 // release lets go of sets.
@@ -176,7 +183,7 @@ func (s *sets) drop(st *set, u *drivers.Update) {
 		st.sel.data.sets = slices.Delete(st.sel.data.sets, i, i+1)
 	}
 	if st.sel.refs--; st.sel.refs == 0 {
-		s.index.forget(st.sel)
+		st.of.forget(st.sel)
 	}
 }
 
@@ -184,7 +191,7 @@ func (s *sets) drop(st *set, u *drivers.Update) {
 func (s *sets) fill() {
 	var sels []*sel[selSets]
 	ofSel := map[*sel[selSets]][]*set{}
-	var asleep []*sel[selSets]
+	asleep := map[*index[selSets]][]*sel[selSets]{}
 	for _, st := range s.fresh {
 		if s.byID[st.id] != st {
 			continue
@@ -197,17 +204,20 @@ func (s *sets) fill() {
 		if ofSel[st.sel] == nil {
 			sels = append(sels, st.sel)
 			if !st.sel.live {
-				asleep = append(asleep, st.sel)
+				asleep[st.of] = append(asleep[st.of], st.sel)
 			}
 		}
 		ofSel[st.sel] = append(ofSel[st.sel], st)
 	}
 	s.fresh = nil
-	s.index.insert(asleep)
+	for ix, sls := range asleep {
+		ix.insert(sls)
+	}
 	for _, sl := range sels {
 		fresh := ofSel[sl]
-		s.index.scan(sl, func(id uint32) {
-			g := &s.index.things.all[id].gives
+		ix := fresh[0].of
+		ix.scan(sl, func(id uint32) {
+			g := &ix.things.all[id].gives
 			for _, st := range fresh {
 				st.give(g.nets, g.ports, +1)
 				s.doubt(st, *g, +1)

@@ -7,7 +7,8 @@ import (
 )
 
 // things holds everything that has labels and addresses: workload and host endpoints of the whole cluster, network sets.
-// Each has a dense number, which is used again only after the flush of the batch that freed it.
+// Each has a dense number, which is used again only after the flush of the batch that freed it. Nodes are in a table of
+// their own: what selects things must not select them.
 type things struct {
 	labels *labels
 	groups *groups
@@ -74,7 +75,7 @@ func newThings(l *labels, g *groups) *things {
 }
 
 // thingKinds are the kinds of things; a kind's place is its number.
-var thingKinds = [...]string{"WorkloadEndpoint", "HostEndpoint", "NetworkSet", "GlobalNetworkSet"}
+var thingKinds = [...]string{"WorkloadEndpoint", "HostEndpoint", "NetworkSet", "GlobalNetworkSet", "Node"}
 
 func (t *things) key(key api.Key) thingKey {
 	k := thingKey{name: key.Name, kind: byte(slices.Index(thingKinds[:], key.Kind))}

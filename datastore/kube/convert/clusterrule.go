@@ -12,6 +12,10 @@ import (
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
+// destinationNodes is the annotation of a rule that shows to readers which nodes it is about: the field that says it is not
+// written out.
+const destinationNodes = ownNodeAnnotations + "destination-nodes"
+
 // clusterRule is a rule of either direction of a ClusterNetworkPolicy.
 type clusterRule struct {
 	egress    bool
@@ -67,8 +71,15 @@ func (c *clusterRule) closed(problems []api.Problem) api.Rule {
 
 func (c *clusterRule) rule(peer api.EntityRule, ports clusterPorts) api.Rule {
 	r := api.Rule{Action: c.action, Protocol: ports.protocol}
+	annotations := map[string]string{}
 	if c.name != "" {
-		r.Metadata = &api.RuleMetadata{Annotations: map[string]string{"name": c.name}}
+		annotations["name"] = c.name
+	}
+	if peer.NodeSelector != "" {
+		annotations[destinationNodes] = peer.NodeSelector
+	}
+	if len(annotations) > 0 {
+		r.Metadata = &api.RuleMetadata{Annotations: annotations}
 	}
 	if c.egress {
 		r.Destination = peer
@@ -95,8 +106,8 @@ func (c *clusterRule) rules(path string) ([]api.Rule, []api.Problem) {
 	for i := range c.peers {
 		at := fmt.Sprintf("%s%s[%d]", path, field, i)
 		ends, problem := clusterPeer(at, &c.peers[i])
-		if problem == nil && named && len(c.peers[i].Networks) > 0 {
-			problem = &api.Problem{Path: at + ".networks", Reason: "can't be combined with destinationNamedPort: only pods have named ports"}
+		if problem == nil && named {
+			problem = unnamed(at, &c.peers[i])
 		}
 		if problem != nil {
 			problems = append(problems, *problem)
@@ -111,6 +122,19 @@ func (c *clusterRule) rules(path string) ([]api.Rule, []api.Problem) {
 		}
 	}
 	return out, problems
+}
+
+// unnamed is what is wrong with a peer beside a port's name, if it has no named ports.
+func unnamed(path string, p *cnp.ClusterNetworkPolicyEgressPeer) *api.Problem {
+	switch {
+	case p.Networks != nil:
+		path += ".networks"
+	case p.Nodes != nil:
+		path += ".nodes"
+	default:
+		return nil
+	}
+	return &api.Problem{Path: path, Reason: "can't be combined with destinationNamedPort: only pods have named ports"}
 }
 
 // clusterPorts is ports of one protocol, or names of ports of any.
@@ -219,7 +243,11 @@ func clusterPeer(path string, p *cnp.ClusterNetworkPolicyEgressPeer) ([]api.Enti
 	case set > 1:
 		return nil, &api.Problem{Path: path, Reason: "must hold exactly one kind of peer"}
 	case p.Nodes != nil:
-		return nil, &api.Problem{Path: path + ".nodes", Reason: "nodes can't be selected; name their networks"}
+		nodes, err := api.LabelSelector(p.Nodes)
+		if err != nil {
+			return nil, &api.Problem{Path: path + ".nodes", Reason: err.Error()}
+		}
+		return []api.EntityRule{{NodeSelector: nodes.String()}}, nil
 	case p.DomainNames != nil:
 		return nil, &api.Problem{Path: path + ".domainNames", Reason: "domain names are not followed; name networks"}
 	case p.Networks != nil:

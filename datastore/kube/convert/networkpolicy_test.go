@@ -44,9 +44,17 @@ func ruleWords(r api.Rule) string {
 		if data, err := json.Marshal(e.rule); err == nil && string(data) != "{}" {
 			words = append(words, e.name, strings.NewReplacer(`\"`, "'", `"`, "", `\u0026`, "&").Replace(string(data)))
 		}
+		if e.rule.NodeSelector != "" {
+			words = append(words, e.name, "nodes", e.rule.NodeSelector)
+		}
 	}
 	if r.Metadata != nil {
-		words = append(words, "named "+r.Metadata.Annotations["name"])
+		if name := r.Metadata.Annotations["name"]; name != "" {
+			words = append(words, "named "+name)
+		}
+		if nodes := r.Metadata.Annotations[destinationNodes]; nodes != r.Destination.NodeSelector {
+			words = append(words, "said to be to nodes", nodes)
+		}
 	}
 	if len(r.Unreadable) > 0 {
 		words = append(words, "UNREADABLE")

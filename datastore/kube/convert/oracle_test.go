@@ -17,6 +17,7 @@ import (
 type cluster struct {
 	namespaces []*corev1.Namespace
 	pods       []*corev1.Pod
+	nodes      []*corev1.Node
 	policies   []*policyIn
 	clusters   []*clusterIn
 }
@@ -237,10 +238,10 @@ func (c *cluster) rule(a cnp.ClusterNetworkPolicyRuleAction, peers []cnp.Cluster
 	matches := false
 	for _, p := range peers {
 		networks := slices.ContainsFunc(p.Networks, func(n cnp.CIDR) bool { return within(string(n), f.far) })
-		odd = odd || p.Nodes != nil || p.DomainNames != nil || p.Networks != nil && named
-		odd = odd || p.Namespaces == nil && p.Pods == nil && p.Networks == nil
+		odd = odd || p.DomainNames != nil || (p.Networks != nil || p.Nodes != nil) && named
+		odd = odd || p.Namespaces == nil && p.Pods == nil && p.Networks == nil && p.Nodes == nil
 		pod := c.podAt(f.far)
-		matches = matches || networks || pod != nil && c.podPeer(p.Namespaces, p.Pods, pod)
+		matches = matches || networks || p.Nodes != nil && c.nodeAt(p.Nodes, f.far) || pod != nil && c.podPeer(p.Namespaces, p.Pods, pod)
 	}
 	matches = matches && (len(protocols) == 0 || slices.ContainsFunc(protocols, func(p cnp.ClusterNetworkPolicyProtocol) bool { return c.protocol(p, f) }))
 	switch {
@@ -250,6 +251,18 @@ func (c *cluster) rule(a cnp.ClusterNetworkPolicyRuleAction, peers []cnp.Cluster
 		return deny
 	}
 	return map[cnp.ClusterNetworkPolicyRuleAction]verdict{"Accept": accept, "Deny": deny, "Pass": pass}[a]
+}
+
+// nodeAt reports whether a is an address of a node that s selects: one of the IPs in its status.addresses.
+func (c *cluster) nodeAt(s *metav1.LabelSelector, a netip.Addr) bool {
+	for _, n := range c.nodes {
+		for _, of := range n.Status.Addresses {
+			if (of.Type == corev1.NodeInternalIP || of.Type == corev1.NodeExternalIP) && of.Address == a.String() && selects(s, n.Labels) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (c *cluster) podPeer(namespaces *metav1.LabelSelector, pods *cnp.NamespacedPod, pod *corev1.Pod) bool {

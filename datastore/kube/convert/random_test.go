@@ -35,8 +35,12 @@ func TestAgreesWithKubernetes(t *testing.T) {
 		seed := *firstSeed + uint64(i)
 		g := &generator{Rand: rand.New(rand.NewPCG(seed, 1)), ends: map[netip.Addr]drivers.Place{}}
 		g.cluster()
-		state := g.state(t)
-		for range 150 {
+		state, graph := g.state(t)
+		for i := range 200 {
+			if i >= 100 && i%25 == 0 {
+				g.renode(graph)
+				state.Merge(graph.Flush(), nil)
+			}
 			pk, flows := g.packet()
 			want := true
 			for _, f := range flows {
@@ -120,9 +124,19 @@ func (g *generator) cluster() {
 	for i := range pick(g, 0, 0, 1, 2, 4) {
 		g.c.clusters = append(g.c.clusters, g.clusterPolicy(i, int32(priorities[i])))
 	}
-	for _, a := range []string{"192.0.2.1", "192.0.2.200", "10.0.0.77", "10.1.0.77", "2001:db8::1", "fd00::77"} {
+	for _, name := range []string{"me", "far", "third"} {
+		if g.chance(85) {
+			g.c.nodes = append(g.c.nodes, g.node(name))
+		}
+	}
+	for _, a := range g.outside() {
 		g.ends[netip.MustParseAddr(a)] = drivers.Place{Kind: drivers.PlaceHostIface, Iface: pick(g, "eth0", "eth1")}
 	}
+}
+
+// outside are addresses that no pod has.
+func (*generator) outside() []string {
+	return []string{"192.0.2.1", "192.0.2.200", "10.0.0.77", "10.1.0.77", "2001:db8::1", "fd00::77"}
 }
 
 func (g *generator) pod(i int) *corev1.Pod {
@@ -274,11 +288,11 @@ func (g *generator) egressPeers() (out []cnp.ClusterNetworkPolicyEgressPeer) {
 		switch n := g.IntN(100); {
 		case n < 60:
 			peer.Namespaces, peer.Pods = g.podPeer()
-		case n < 93:
+		case n < 80:
 			peer.Networks = pick(g, []cnp.CIDR{"10.0.0.0/16", "fd00::/12"}, []cnp.CIDR{"0.0.0.0/0"}, []cnp.CIDR{"192.0.2.1/32", "10.0.0.0/30"}, []cnp.CIDR{"::/0"})
-		case n < 95:
+		case n < 96:
 			peer.Nodes = g.selector()
-		case n < 97:
+		case n < 98:
 			peer.DomainNames = []cnp.DomainName{"example.com"}
 		}
 		out = append(out, peer)
@@ -335,7 +349,7 @@ func encode(t testing.TB, policy any, oddIngress, oddEgress map[int]bool) []byte
 }
 
 // state converts the cluster, and gives it to the graph of the node "me" in any order.
-func (g *generator) state(t testing.TB) *drivers.State {
+func (g *generator) state(t testing.TB) (*drivers.State, *calcgraph.Graph) {
 	t.Helper()
 	graph := calcgraph.New(calcgraph.Default("me"))
 	var objects []api.Object
@@ -344,6 +358,9 @@ func (g *generator) state(t testing.TB) *drivers.State {
 		for _, sa := range []string{"default", "robot"} {
 			objects = append(objects, ServiceAccount(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: sa, Namespace: n.Name, Labels: g.labels()}}))
 		}
+	}
+	for _, n := range g.c.nodes {
+		objects = append(objects, Node(n))
 	}
 	for i, p := range g.c.pods {
 		w, addrs, problems := Pod(p)
@@ -385,7 +402,38 @@ func (g *generator) state(t testing.TB) *drivers.State {
 	}
 	state := drivers.NewState()
 	state.Merge(graph.Flush(), nil)
-	return state
+	return state, graph
+}
+
+// node makes a node whose addresses are among those that packets go to, sometimes also those of a pod in its network, or
+// what another node has, too.
+func (g *generator) node(name string) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: g.labels()}}
+	if g.chance(20) { // a node may have any labels; to be a pod by them it has to be one
+		n.Labels[api.LabelOrchestrator], n.Labels["pcns.kubernetes.io/metadata.name"] = "k8s", "red"
+	}
+	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: pick(g, name, "192.0.2.200")}}
+	for range g.IntN(4) {
+		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: pick(g, corev1.NodeInternalIP, corev1.NodeExternalIP),
+			Address: pick(g, append(g.outside(), g.c.pods[7].Status.PodIPs[0].IP)...)})
+	}
+	return n
+}
+
+// renode changes a node, takes it away, or brings it back.
+func (g *generator) renode(graph *calcgraph.Graph) {
+	name := pick(g, "me", "far", "third")
+	at := slices.IndexFunc(g.c.nodes, func(n *corev1.Node) bool { return n.Name == name })
+	if at >= 0 {
+		g.c.nodes = slices.Delete(g.c.nodes, at, at+1)
+	}
+	if at >= 0 && g.chance(30) {
+		graph.Update(api.Key{Kind: "Node", Name: name}, nil)
+		return
+	}
+	n := g.node(name)
+	g.c.nodes = append(g.c.nodes, n)
+	graph.Update(api.Key{Kind: "Node", Name: name}, Node(n))
 }
 
 // packet returns a packet of a new connection with an end on the node "me", and how the policies there see it.
@@ -434,6 +482,9 @@ func (g *generator) show() string {
 	}
 	for _, p := range g.c.pods {
 		line(p)
+	}
+	for _, n := range g.c.nodes {
+		line(n)
 	}
 	for _, p := range g.c.policies {
 		line(p)
