@@ -54,7 +54,7 @@ func Suites() []Suite {
 		},
 		{
 			Name: "cnp", Title: "network-policy-api v0.2.0: ClusterNetworkPolicy",
-			Program: "cnp.test", Args: []string{"-supported-features=ClusterNetworkPolicyNamedPorts"},
+			Program: "cnp.test", Args: []string{"-supported-features=ClusterNetworkPolicyNamedPorts,ClusterNetworkPolicyEgressNodePeers"},
 			Beside: true,
 		},
 		{
