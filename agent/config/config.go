@@ -61,6 +61,9 @@ type Config struct {
 	CutEstablished bool `json:"cutEstablished,omitempty"`
 	// AllowEncapFromWorkloads lets workloads send IPIP and VXLAN of their own.
 	AllowEncapFromWorkloads bool `json:"allowEncapFromWorkloads,omitempty"`
+	// WorkloadSourceSpoofing says who may send from the source prefixes that it is allowed: Any, all workloads; Disabled, none;
+	// "", those whose WorkloadEndpoint was written, not pods of Kubernetes.
+	WorkloadSourceSpoofing string `json:"workloadSourceSpoofing,omitempty"`
 
 	// VXLANPort is the UDP port of overlays; 0 = 4789.
 	VXLANPort uint16 `json:"vxlanPort,omitempty"`
@@ -93,6 +96,7 @@ var felixNames = map[string][]string{
 	"failsafeIn":              {"failsafeInboundHostPorts"},
 	"failsafeOut":             {"failsafeOutboundHostPorts"},
 	"allowEncapFromWorkloads": {"allowVXLANPacketsFromWorkloads", "allowIPIPPacketsFromWorkloads"},
+	"workloadSourceSpoofing":  {"workloadSourceSpoofing"},
 	"vxlanPort":               {"vxlanPort"},
 	"resyncInterval":          {"routeRefreshInterval", "nftablesRefreshInterval", "iptablesRefreshInterval", "ipsetsRefreshInterval"},
 	"logLevel":                {"logSeverityScreen"},
@@ -176,6 +180,9 @@ type CNI struct {
 	Network string `json:"network,omitempty"`
 	// IPAM is the section ipam of the plugin's configuration; {"type": "tortie"} unless it is said.
 	IPAM map[string]any `json:"ipam,omitempty"`
+	// IPAddrsNoIPAM lets pods have the addresses that they say themselves, outside every pool: their annotation
+	// cni.projectcalico.org/ipAddrsNoIpam.
+	IPAddrsNoIPAM bool `json:"ipAddrsNoIpam,omitempty"`
 }
 
 // Duration is written "90s" or "1h30m".
@@ -251,12 +258,16 @@ var toHost = map[string]drivers.EndpointToHost{
 	"Drop": drivers.ToHostDrop, "Accept": drivers.ToHostAccept, "Return": drivers.ToHostReturn,
 }
 
+var spoofing = map[string]calcgraph.SourceSpoofing{
+	"": calcgraph.SpoofTrusted, "Any": calcgraph.SpoofAny, "Disabled": calcgraph.SpoofNone,
+}
+
 // Graph is what c says to the graph.
 func (c Config) Graph() calcgraph.Config {
 	g := calcgraph.Config{
 		NodeName: c.NodeName, WorkloadPrefixes: []string{c.InterfacePrefix}, MTU: c.MTU, EndpointToHost: toHost[c.EndpointToHost],
 		CutEstablished: c.CutEstablished, VXLANPort: c.VXLANPort, AllowEncapFromWorkloads: c.AllowEncapFromWorkloads,
-		NATExclusions: c.NATExclusions, Fixed: c.Fixed(),
+		SourceSpoofing: spoofing[c.WorkloadSourceSpoofing], NATExclusions: c.NATExclusions, Fixed: c.Fixed(),
 	}
 	for _, f := range c.FailsafeIn {
 		g.FailsafeIn = append(g.FailsafeIn, drivers.Failsafe(f))
@@ -307,6 +318,9 @@ func (c Config) Validate() error {
 	}
 	if c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535) {
 		bad("mtu", "%d: want 1280 to 65535, or 0 for the driver's choice", c.MTU)
+	}
+	if _, ok := spoofing[c.WorkloadSourceSpoofing]; !ok {
+		bad("workloadSourceSpoofing", "%q: want Any or Disabled", c.WorkloadSourceSpoofing)
 	}
 	if _, ok := toHost[c.EndpointToHost]; !ok {
 		bad("endpointToHost", "%q: want Drop, Accept or Return", c.EndpointToHost)

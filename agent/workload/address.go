@@ -32,6 +32,9 @@ func (w *Workloads) demand(ctx context.Context, r agentapi.AttachRequest, j *job
 		Handle: ipam.HandleOf(r.Sandbox, r.Interface),
 		Owner:  api.Owner{Namespace: j.entry.Namespace, Pod: j.endpoint.Spec.Workload, UID: j.entry.UID, Node: w.o.Node},
 	}
+	if j.noIPAM {
+		return nil, w.outside(ctx, j.entry.Addrs)
+	}
 	if w.o.Addresses == nil {
 		if len(r.Addresses) > 0 {
 			return nil, nil

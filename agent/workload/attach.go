@@ -40,9 +40,9 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 		err = interrupted(ctx, err)
 		clock.log(w.o.Log, r.Sandbox, err)
 	}()
-	var pools byFamily
+	var wish wishes
 	if w.o.Pods != nil {
-		if r, pools, err = w.ofPod(ctx, r, want); err != nil {
+		if r, wish, err = w.ofPod(ctx, r, want); err != nil {
 			return agentapi.AttachResponse{}, err
 		}
 		if want, o, err = w.plan(r, netns); err != nil {
@@ -63,7 +63,7 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 	}
 	clock.done(stepWait)
 	addAsked.Hit()
-	j := job{entry: want, endpoint: o, pools: pools, netns: netns, clock: clock}
+	j := job{entry: want, endpoint: o, pools: wish.pools, noIPAM: len(wish.noIPAM) > 0, netns: netns, clock: clock}
 	if err = w.enter(ctx, r, &j); err == nil {
 		resp, err = w.plug(ctx, &j)
 	}
@@ -82,6 +82,7 @@ type job struct {
 	entry    ledger.Entry
 	endpoint *api.WorkloadEndpoint
 	pools    byFamily // that the pod or its namespace asks for
+	noIPAM   bool     // the addresses are the pod's own word
 	netns    *os.File
 	clock    *watch
 	fresh    bool                  // the ledger did not have it

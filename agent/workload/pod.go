@@ -44,8 +44,8 @@ type Pod struct {
 type byFamily [2][]string
 
 // ofPod waits for the pod that a request is about, and lays over the request what its annotations ask for.
-func (w *Workloads) ofPod(ctx context.Context, r agentapi.AttachRequest, e ledger.Entry) (agentapi.AttachRequest, byFamily, error) {
-	var none byFamily
+func (w *Workloads) ofPod(ctx context.Context, r agentapi.AttachRequest, e ledger.Entry) (agentapi.AttachRequest, wishes, error) {
+	var none wishes
 	x := r.Workload
 	switch {
 	case x.Orchestrator != orchestratorKubernetes:
@@ -64,12 +64,15 @@ func (w *Workloads) ofPod(ctx context.Context, r agentapi.AttachRequest, e ledge
 	}
 	wish, err := readWishes(pod)
 	if err == nil {
+		err = w.permitted(wish)
+	}
+	if err == nil {
 		r, err = wish.over(r)
 	}
 	if err != nil {
 		return r, none, agentapi.Errorf(agentapi.CodeBadRequest, "attach: pod %s/%s: %v", x.Namespace, x.Name, err)
 	}
-	return r, wish.pools, nil
+	return r, wish, nil
 }
 
 // waitPod waits for a pod. It is unknown only if the API server could have told of it.
@@ -97,6 +100,7 @@ type wishes struct {
 	pools    byFamily
 	families []string
 	addrs    []netip.Addr
+	noIPAM   []netip.Addr // addresses that nobody is asked about
 	mac      string
 }
 
@@ -117,10 +121,8 @@ const (
 
 func readWishes(p Pod) (wishes, error) {
 	var x wishes
-	for _, name := range []string{annotationNoIPAM, annotationFloating} {
-		if p.Annotations[name] != "" {
-			return x, fmt.Errorf("annotation %s is not supported", name)
-		}
+	if p.Annotations[annotationFloating] != "" {
+		return x, fmt.Errorf("annotation %s is not supported", annotationFloating)
 	}
 	for name, into := range map[string]*[]string{annotationPools4: &x.pools[0], annotationPools6: &x.pools[1], annotationFamilies: &x.families} {
 		from, text := "", p.Annotations[name]
@@ -136,19 +138,14 @@ func readWishes(p Pod) (wishes, error) {
 			return x, fmt.Errorf("annotation %s: %q is neither IPv4 nor IPv6", annotationFamilies, f)
 		}
 	}
-	var addrs []string
-	if err := readList(annotationAddrs, p.Annotations[annotationAddrs], &addrs); err != nil {
-		return x, err
+	for name, into := range map[string]*[]netip.Addr{annotationAddrs: &x.addrs, annotationNoIPAM: &x.noIPAM} {
+		var err error
+		if *into, err = readAddrs(name, p.Annotations[name]); err != nil {
+			return x, err
+		}
 	}
-	for _, text := range addrs {
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return x, fmt.Errorf("annotation %s: %w", annotationAddrs, err)
-		}
-		if slices.ContainsFunc(x.addrs, func(b netip.Addr) bool { return a.Unmap().Is4() == b.Is4() }) {
-			return x, fmt.Errorf("annotation %s: want at most one address of each family", annotationAddrs)
-		}
-		x.addrs = append(x.addrs, a.Unmap())
+	if len(x.addrs) > 0 && len(x.noIPAM) > 0 {
+		return x, fmt.Errorf("annotations %s, %s: a pod can't have both", annotationAddrs, annotationNoIPAM)
 	}
 	if _, err := api.AnnotationPrefixes(p.Annotations[api.AnnotationSourcePrefixes]); err != nil {
 		return x, fmt.Errorf("annotation %s: %w", api.AnnotationSourcePrefixes, err)
@@ -157,6 +154,63 @@ func readWishes(p Pod) (wishes, error) {
 	return x, nil
 }
 
+// readAddrs reads a list of at most one address of each family.
+func readAddrs(name, text string) ([]netip.Addr, error) {
+	var texts []string
+	if err := readList(name, text, &texts); err != nil {
+		return nil, err
+	}
+	var out []netip.Addr
+	for _, text := range texts {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("annotation %s: %w", name, err)
+		}
+		if slices.ContainsFunc(out, func(b netip.Addr) bool { return a.Unmap().Is4() == b.Is4() }) {
+			return nil, fmt.Errorf("annotation %s: want at most one address of each family", name)
+		}
+		out = append(out, a.Unmap())
+	}
+	return out, nil
+}
+
+// permitted says whether this node's settings let pods have what they wish.
+func (w *Workloads) permitted(x wishes) error {
+	if len(x.noIPAM) > 0 && !w.o.NoIPAM {
+		return fmt.Errorf("annotation %s: the agents' settings do not allow it (cni.ipAddrsNoIpam: true would)", annotationNoIPAM)
+	}
+	return nil
+}
+
+// outside refuses addresses without IPAM that are in a pool: IPAM would give them to somebody else, too.
+func (w *Workloads) outside(ctx context.Context, addrs []netip.Addr) error {
+	if w.o.Addresses == nil {
+		return nil
+	}
+	in := func(pools []*api.IPPool) (netip.Addr, string) {
+		for _, p := range pools {
+			prefix, err := api.ParsePrefix(p.Spec.CIDR)
+			if i := slices.IndexFunc(addrs, prefix.Contains); err == nil && i >= 0 {
+				return addrs[i], p.Name
+			}
+		}
+		return netip.Addr{}, ""
+	}
+	pools, err := w.pools(ctx, func(pools []*api.IPPool) bool {
+		_, pool := in(pools)
+		return pool != ""
+	})
+	if err != nil {
+		return err
+	}
+	if a, pool := in(pools); pool != "" {
+		return agentapi.Errorf(agentapi.CodeBadRequest, "attach: annotation %s: %s is in IPPool %s: ask for it by %s, or take one that is in no pool",
+			annotationNoIPAM, a, pool, annotationAddrs)
+	}
+	return nil
+}
+
+// readList reads a JSON list of texts, as these annotations are written; nil if there is none.
 func readList(name, text string, into *[]string) (err error) {
 	if *into, err = api.AnnotationList(text); err != nil {
 		return fmt.Errorf("annotation %s: %w", name, err)
@@ -168,9 +222,15 @@ func readList(name, text string, into *[]string) (err error) {
 func (x wishes) over(r agentapi.AttachRequest) (agentapi.AttachRequest, error) {
 	r.MAC = cmp.Or(x.mac, r.MAC)
 	if len(r.Addresses) > 0 {
-		if len(x.addrs) > 0 {
-			return r, fmt.Errorf("annotation %s: another plugin gives addresses to the pods of this network", annotationAddrs)
+		for name, addrs := range map[string][]netip.Addr{annotationAddrs: x.addrs, annotationNoIPAM: x.noIPAM} {
+			if len(addrs) > 0 {
+				return r, fmt.Errorf("annotation %s: another plugin gives addresses to the pods of this network", name)
+			}
 		}
+		return r, nil
+	}
+	if len(x.noIPAM) > 0 {
+		r.Addresses, r.Allocate = x.noIPAM, nil
 		return r, nil
 	}
 	want := agentapi.Allocate{}

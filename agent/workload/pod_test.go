@@ -14,6 +14,7 @@ import (
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/internal/agentapi"
+	"github.com/tortie/tortie/ipam"
 )
 
 func annotated(pairs ...string) map[string]string {
@@ -32,6 +33,7 @@ func TestAnnotations(t *testing.T) {
 		namespace map[string]string
 		conf      *agentapi.Allocate
 		given     []netip.Addr
+		noIPAM    bool   // the agent's settings allow it
 		want      string // prefixes that the addresses are of, in order
 		mac       string
 		code      agentapi.Code
@@ -69,7 +71,18 @@ func TestAnnotations(t *testing.T) {
 		{name: "source prefixes", pod: annotated("allowedSourcePrefixes", `["192.0.2.0/24"]`), want: "10.65. fd65:"},
 		{name: "source prefixes that can't be read", pod: annotated("allowedSourcePrefixes", `["192.0.2.0/33"]`), code: agentapi.CodeBadRequest, says: "allowedSourcePrefixes"},
 		{name: "a bad MAC", pod: annotated("hwAddr", "ff:ff:ff:ff:ff:ff"), code: agentapi.CodeBadRequest, says: "mac"},
-		{name: "addresses without IPAM", pod: annotated("ipAddrsNoIpam", `["10.65.0.7"]`), code: agentapi.CodeBadRequest, says: "ipAddrsNoIpam"},
+		{name: "addresses without IPAM, which the settings do not allow", pod: annotated("ipAddrsNoIpam", `["10.99.0.7"]`), code: agentapi.CodeBadRequest, says: "ipAddrsNoIpam: true would"},
+		{name: "addresses without IPAM", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7", "fd99::7"]`), want: "10.99.0.7 fd99::7"},
+		{name: "addresses without IPAM, whatever the namespace's pool", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7"]`),
+			namespace: annotated("ipv4pools", `["blue"]`, "ipFamilies", `["IPv6"]`), want: "10.99.0.7"},
+		{name: "addresses without IPAM, of a namespace", noIPAM: true, namespace: annotated("ipAddrsNoIpam", `["10.99.0.7"]`), want: "10.65. fd65:"},
+		{name: "addresses without IPAM, of a pool", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["fd99::7", "10.65.0.7"]`), code: agentapi.CodeBadRequest, says: "10.65.0.7 is in IPPool v4: ask for it by cni.projectcalico.org/ipAddrs"},
+		{name: "addresses without IPAM, of a disabled pool", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.67.0.7"]`), code: agentapi.CodeBadRequest, says: "10.67.0.7 is in IPPool off"},
+		{name: "addresses with and without IPAM", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7"]`, "ipAddrs", `["10.65.0.7"]`), code: agentapi.CodeBadRequest, says: "can't have both"},
+		{name: "addresses without IPAM, unreadable", noIPAM: true, pod: annotated("ipAddrsNoIpam", `10.99.0.7`), code: agentapi.CodeBadRequest, says: "ipAddrsNoIpam"},
+		{name: "two addresses of a family without IPAM", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7","10.99.0.8"]`), code: agentapi.CodeBadRequest, says: "at most one"},
+		{name: "no address for a workload", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["127.0.0.1"]`), code: agentapi.CodeBadRequest, says: "127.0.0.1"},
+		{name: "an address without IPAM where another plugin gives them", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7"]`), given: addrs("10.65.0.8"), code: agentapi.CodeBadRequest, says: "another plugin"},
 		{name: "floating addresses", pod: annotated("floatingIPs", `["10.65.0.7"]`), code: agentapi.CodeBadRequest, says: "floatingIPs"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -79,6 +92,7 @@ func TestAnnotations(t *testing.T) {
 			h.pool("off", "10.67.0.0/24", func(s *api.IPPoolSpec) { s.Disabled = true })
 			h.pod = Pod{Annotations: c.pod, Namespace: c.namespace}
 			w := h.begin()
+			w.o.NoIPAM = c.noIPAM
 			got, err := h.ask(w, agentapi.AttachRequest{Sandbox: "s1", Workload: db0(), Allocate: c.conf, Addresses: c.given})
 			if agentapi.CodeOf(err) != c.code || err != nil && !strings.Contains(err.Error(), c.says) {
 				t.Fatalf("%v, want %q and %q", err, c.code, c.says)
@@ -97,9 +111,33 @@ func TestAnnotations(t *testing.T) {
 					t.Errorf("%v, want %v", got.Addresses, want)
 				}
 			}
-			h.audit("in the end")
+			h.auditPod(w, c.pod)
 		})
 	}
+}
+
+// auditPod checks that IPAM knows of the pod's addresses, and if they are the pod's own word, of none; not at its end either.
+func (h *host) auditPod(w *Workloads, pod map[string]string) {
+	h.t.Helper()
+	if pod[annotationNoIPAM] == "" {
+		h.audit("in the end")
+		return
+	}
+	none := func(when string) {
+		r, err := newPools(h.store).Audit(h.t.Context(), ipam.AuditOptions{})
+		if err != nil || r.Allocated != 0 {
+			h.t.Errorf("%s: %+v, %v", when, r, err)
+		}
+	}
+	none("addresses without IPAM")
+	if e := w.o.Ledger.List(); len(e) != 1 || e[0].Allocated {
+		h.t.Errorf("%+v", e)
+	}
+	if err := w.Detach(h.t.Context(), agentapi.DetachRequest{Sandbox: "s1", Interface: "eth0"}); err != nil {
+		h.t.Error(err)
+	}
+	none("after their end")
+	h.nothing(w, "after their end")
 }
 
 // nowhere is Pods that never come.

@@ -92,6 +92,8 @@ type Options struct {
 	// Pods is where WorkloadEndpoints come from if the API server of Kubernetes is the store; nil = it is not, and the agent
 	// writes them.
 	Pods Pods
+	// NoIPAM lets pods say what addresses they have (annotation ipAddrsNoIpam).
+	NoIPAM bool
 	// Store returns the store, or why it can't be used now.
 	Store func() (datastore.Store, error)
 	// Ready says what the agent is still waiting for; "" = nothing.
