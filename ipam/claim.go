@@ -256,6 +256,7 @@ func (a *Allocator) know(ctx context.Context, p netip.Prefix) error {
 	b, err := a.get(ctx, p)
 	if errors.Is(err, datastore.ErrUnreadable) {
 		a.log.Warn("a block can't be used", "block", p, "error", err)
+		a.gone.blind()
 		return nil
 	}
 	if err != nil || b == nil {
@@ -278,6 +279,7 @@ func (a *Allocator) freshen(ctx context.Context) error {
 		b, err := a.get(ctx, p)
 		if errors.Is(err, datastore.ErrUnreadable) {
 			a.log.Warn("a block can't be used any more", "block", p, "error", err)
+			a.gone.blind()
 			delete(a.blocks, p)
 			continue
 		}

@@ -58,6 +58,7 @@ type task struct {
 	done bool
 }
 
+func (t *task) labels() bool          { return false }
 func (t *task) extra() []datastore.Op { return nil }
 func (t *task) outcome() error        { return nil }
 func (t *task) plan(ctx context.Context, _ *draft) error {

@@ -24,7 +24,7 @@ const (
 
 // process does jobs that came together, in as few writes as there can be.
 func (a *Allocator) process(ctx context.Context, todo []*ticket) {
-	r, labels, err := a.prepare(ctx)
+	r, labels, err := a.prepare(ctx, slices.ContainsFunc(todo, func(t *ticket) bool { return t.job.labels() }))
 	if err != nil {
 		fail(todo, err)
 		return
@@ -94,8 +94,9 @@ func fail(ts []*ticket, err error) {
 	}
 }
 
-// prepare reads what rules there are, and, the first time, what this node has.
-func (a *Allocator) prepare(ctx context.Context) (*rules, map[string]string, error) {
+// prepare reads what rules there are, and the node's labels if they are wanted and matter; the first time, what this node
+// has, too.
+func (a *Allocator) prepare(ctx context.Context, labels bool) (*rules, map[string]string, error) {
 	if !a.loaded {
 		if err := a.load(ctx); err != nil {
 			return nil, nil, fmt.Errorf("reading what node %s has: %w", a.node, err)
@@ -107,7 +108,7 @@ func (a *Allocator) prepare(ctx context.Context) (*rules, map[string]string, err
 		return nil, nil, fmt.Errorf("reading pools, reservations and configuration: %w", err)
 	}
 	r := s.rules()
-	if !slices.ContainsFunc(r.pools, func(p *pool) bool { return !p.allNodes }) {
+	if !labels || !slices.ContainsFunc(r.pools, func(p *pool) bool { return !p.allNodes }) {
 		return r, nil, nil
 	}
 	o, err := a.store.Get(ctx, api.Key{Kind: "Node", Name: a.node})

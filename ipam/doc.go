@@ -27,6 +27,7 @@
 //
 //	ipam.go      Config, requests and results
 //	queue.go     who works for whom
+//	gone.go      handles that have nothing any more, for certain
 //	draft.go     one write in the making: where the addresses come from
 //	commit.go    the write, and what to do if somebody was faster
 //	claim.go     how a block comes to a node: the order of writes, and what to do about one that was interrupted

@@ -156,6 +156,7 @@ type assign struct {
 	failed error  // why it comes to nothing, while that part is taken back
 }
 
+func (j *assign) labels() bool          { return true }
 func (j *assign) extra() []datastore.Op { return j.ops }
 func (j *assign) outcome() error        { return j.failed }
 
@@ -305,11 +306,13 @@ type release struct {
 	byToken    bool // only held
 	everywhere bool
 	ops        []datastore.Op
+	coming     *Coming // how it was announced; nil = it was not
 
 	looked   bool // the store has been asked where they are
 	released []netip.Addr
 }
 
+func (j *release) labels() bool          { return false }
 func (j *release) extra() []datastore.Op { return j.ops }
 func (j *release) outcome() error        { return nil }
 

@@ -143,6 +143,7 @@ type Allocator struct {
 	wait     func(ctx context.Context, try int) error // before another try
 
 	queue queue
+	gone  gone
 
 	// All below belongs to who leads the queue.
 	loaded   bool
@@ -166,7 +167,7 @@ type known struct {
 func New(c Config) *Allocator {
 	a := &Allocator{
 		store: c.Store, node: c.Node, affinity: "host:" + c.Node, oneByOne: c.OneByOne,
-		settings: c.Settings, now: c.Clock, log: c.Log, wait: pause,
+		settings: c.Settings, now: c.Clock, log: c.Log, wait: pause, queue: queue{patient: companyPatience},
 		blocks: map[netip.Prefix]*known{}, suspects: map[string]time.Time{},
 	}
 	if c.Virtual {
@@ -193,8 +194,10 @@ func (a *Allocator) Assign(ctx context.Context, req Request) (Result, error) {
 	if req.Owner.Node == "" {
 		req.Owner.Node = a.node
 	}
+	a.gone.back(req.Handle)
 	j := &assign{req: &req}
 	if err := a.queue.do(ctx, j, a.process); err != nil {
+		a.gone.doubt(req.Handle) // an answer may have got lost on its way
 		return Result{}, fmt.Errorf("allocating for %s: %w", req.Handle, err)
 	}
 	return j.result, nil
@@ -209,9 +212,19 @@ type ReleaseOptions struct {
 	Everywhere bool
 	// Ops is written together with the release, also if there is nothing to release.
 	Ops []datastore.Op
+	// Announced is what Announce returned for this release, if it was called.
+	Announced *Coming
 }
 
-// Release takes back what a handle has, and returns it. It is no error if that is nothing.
+// Announce says that a release comes soon: those that come before it wait for it for a moment, to share a write. It ends
+// with the release, or with Cancel.
+func (a *Allocator) Announce() *Coming { return a.queue.announce() }
+
+// all says that a release is of all that a handle has, and of nothing else.
+func (o ReleaseOptions) all() bool { return o.Held == nil && len(o.Ops) == 0 && !o.Everywhere }
+
+// Release takes back what a handle has, and returns it. It is no error if that is nothing. Whoever asks again for a handle
+// whose addresses this Allocator has taken back is answered without the store.
 func (a *Allocator) Release(ctx context.Context, handle string, o ReleaseOptions) ([]netip.Addr, error) {
 	if handle == "" {
 		return nil, fmt.Errorf("releasing: %w: no handle", ErrInvalid)
@@ -219,9 +232,16 @@ func (a *Allocator) Release(ctx context.Context, handle string, o ReleaseOptions
 	if len(o.Ops) > 0 && a.oneByOne {
 		return nil, fmt.Errorf("releasing %s: %w: this store can't write anything together with addresses", handle, ErrInvalid)
 	}
-	j := &release{handle: handle, held: o.Held, byToken: o.Held != nil, everywhere: o.Everywhere, ops: o.Ops}
+	if o.all() && a.gone.has(handle) {
+		o.Announced.Cancel()
+		return nil, nil
+	}
+	j := &release{handle: handle, held: o.Held, byToken: o.Held != nil, everywhere: o.Everywhere, ops: o.Ops, coming: o.Announced}
 	if err := a.queue.do(ctx, j, a.process); err != nil {
 		return nil, fmt.Errorf("releasing %s: %w", handle, err)
+	}
+	if o.Held == nil && len(j.released) > 0 {
+		a.gone.add(handle)
 	}
 	return j.released, nil
 }

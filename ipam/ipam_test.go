@@ -24,6 +24,7 @@ type counted struct {
 	mu     sync.Mutex
 	writes int
 	ops    int
+	reads  int
 	gate   chan struct{} // if not nil, each write waits for an item
 }
 
@@ -34,6 +35,22 @@ func (c *counted) write(ops int, err error) {
 		c.writes++
 		c.ops += ops
 	}
+}
+
+func (c *counted) read() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reads++
+}
+
+func (c *counted) Get(ctx context.Context, key api.Key) (api.Object, error) {
+	c.read()
+	return c.Store.Get(ctx, key)
+}
+
+func (c *counted) List(ctx context.Context, kind, namespace string) ([]api.Object, error) {
+	c.read()
+	return c.Store.List(ctx, kind, namespace)
 }
 
 func (c *counted) Update(ctx context.Context, o api.Object) (api.Object, error) {

@@ -2,28 +2,112 @@ package ipam
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/tortie/tortie/datastore"
 )
 
-// maxBatch is how many requests share a write.
-const maxBatch = 64
+const (
+	// maxBatch is how many requests share a write.
+	maxBatch = 64
+	// companyPatience is how long a release waits, at most, for those that have been announced.
+	companyPatience = 250 * time.Millisecond
+)
 
 // queue lets requests that come while others are worked on be worked on together. There is no goroutine: one of those
 // who wait does the work for all, the leader, and then hands over to the next.
+//
+// Requests for addresses come together by themselves, but each release comes after a link was removed, which is done one by
+// one: they would be written one by one, too. So they are announced, and while only releases wait they wait for those.
 type queue struct {
 	mu      sync.Mutex
 	busy    bool // somebody leads, or has been told to
 	waiting []*ticket
+	coming  int           // that were announced
+	patient time.Duration // how long a release waits for those, at most
+	news    chan struct{} // for a leader who waits for company; made by the first
+}
+
+// Coming is a release that has been announced.
+type Coming struct {
+	q    *queue
+	over bool
+}
+
+// announce says that a patient request comes soon, or not, if it is cancelled.
+func (q *queue) announce() *Coming {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.coming++
+	return &Coming{q: q}
+}
+
+// Cancel ends the announcement: no release comes of it any more. One that has come, or that is nil, is no matter.
+func (c *Coming) Cancel() {
+	if c == nil {
+		return
+	}
+	c.q.mu.Lock()
+	defer c.q.mu.Unlock()
+	c.end()
+}
+
+// end is Cancel for who has the lock.
+func (c *Coming) end() {
+	if c != nil && !c.over {
+		c.over = true
+		c.q.coming--
+		c.q.stir()
+	}
+}
+
+// stir has a leader who waits for company look again.
+func (q *queue) stir() {
+	select {
+	case q.news <- struct{}{}: // never, while nobody has waited yet
+	default:
+	}
+}
+
+// gather waits until there is something to do at once, or nothing more is announced, or it has been long enough. The
+// caller leads, and holds the lock.
+func (q *queue) gather(ctx context.Context) {
+	if !q.lonely() {
+		return
+	}
+	if q.news == nil {
+		q.news = make(chan struct{}, 1)
+	}
+	enough := time.NewTimer(q.patient - time.Since(q.waiting[0].since))
+	defer enough.Stop()
+	for done := false; !done && q.lonely(); {
+		q.mu.Unlock()
+		select {
+		case <-q.news:
+		case <-enough.C:
+			done = true
+		case <-ctx.Done():
+			done = true
+		}
+		q.mu.Lock()
+	}
+}
+
+// lonely says that it is worth to wait for more.
+func (q *queue) lonely() bool {
+	return q.coming > 0 && len(q.waiting) < maxBatch && !slices.ContainsFunc(q.waiting, func(t *ticket) bool { return !t.patient })
 }
 
 // ticket is a place in the queue.
 type ticket struct {
-	job  job
-	lead bool
-	wake chan struct{}
-	err  error
+	job     job
+	lead    bool
+	wake    chan struct{}
+	err     error
+	patient bool // it may wait for company
+	since   time.Time
 
 	again int // how often it had to wait for somebody else
 }
@@ -32,6 +116,8 @@ type ticket struct {
 type job interface {
 	// plan puts the job's changes into d, all of them or, with an error, none. It may be called again with another draft.
 	plan(ctx context.Context, d *draft) error
+	// labels says whether the plan depends on the node's labels.
+	labels() bool
 	// extra is what is to be written together with the plan.
 	extra() []datastore.Op
 	// outcome is what the job comes to once the plan is written.
@@ -40,9 +126,14 @@ type job interface {
 
 // do gets j done: work is called for it, by this caller or another, with ctx or a context that lives as long.
 func (q *queue) do(ctx context.Context, j job, work func(context.Context, []*ticket)) error {
-	t := &ticket{job: j, wake: make(chan struct{}, 1)}
+	t := &ticket{job: j, wake: make(chan struct{}, 1), since: time.Now()}
 	q.mu.Lock()
+	if r, ok := j.(*release); ok && r.addrs == nil {
+		t.patient = true
+		r.coming.end()
+	}
 	q.waiting = append(q.waiting, t)
+	q.stir()
 	if q.busy {
 		q.mu.Unlock()
 		select {
@@ -60,6 +151,7 @@ func (q *queue) do(ctx context.Context, j job, work func(context.Context, []*tic
 		}
 	}
 	q.busy = true
+	q.gather(ctx)
 	n := min(len(q.waiting), maxBatch)
 	batch := append([]*ticket(nil), q.waiting[:n]...)
 	q.waiting = append([]*ticket(nil), q.waiting[n:]...)

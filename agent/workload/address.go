@@ -23,6 +23,8 @@ type Addresses interface {
 	Pools(ctx context.Context, enough func([]*api.IPPool) bool) ([]*api.IPPool, error)
 	Assign(ctx context.Context, r ipam.Request) (ipam.Result, error)
 	Release(ctx context.Context, handle string, o ipam.ReleaseOptions) ([]netip.Addr, error)
+	// Announce says that a Release comes soon, for others to share its write.
+	Announce() *ipam.Coming
 }
 
 // demand is what an attach wants of the pools: the first of these that there are pools for. None: all of its addresses
@@ -333,18 +335,17 @@ func (w *Workloads) reclaim(ctx context.Context, id drivers.EndpointID) error {
 
 // releaseUnknown releases what an attachment has whose WorkloadEndpoint has no known name.
 func (w *Workloads) releaseUnknown(ctx context.Context, id drivers.EndpointID) error {
-	s, err := w.o.Store()
-	if err != nil {
-		return err
-	}
-	handle := ipam.HandleOf(id.Sandbox, id.Interface)
-	addrs, err := w.o.Addresses.Release(ctx, handle, ipam.ReleaseOptions{})
+	addrs, err := w.o.Addresses.Release(ctx, ipam.HandleOf(id.Sandbox, id.Interface), ipam.ReleaseOptions{})
 	if err != nil || len(addrs) == 0 {
 		return err
 	}
 	w.o.Log.Info("released addresses of a workload that was not in the ledger", "sandbox", id.Sandbox, "addresses", addrs)
 	if w.o.Pods != nil {
 		return nil
+	}
+	s, err := w.o.Store()
+	if err != nil {
+		return err
 	}
 	all, err := s.List(ctx, "WorkloadEndpoint", "")
 	if err != nil && !errors.Is(err, datastore.ErrUnreadable) {

@@ -68,6 +68,11 @@ func (w *Workloads) clear(ctx context.Context, id drivers.EndpointID) error {
 // end brings an entry out of the ledger, from whatever phase it is in. What is left to do in the store when it returns
 // nil is in the ledger, and Run does it.
 func (w *Workloads) end(ctx context.Context, e ledger.Entry) error {
+	var coming *ipam.Coming
+	if e.Allocated && w.o.Addresses != nil {
+		coming = w.o.Addresses.Announce()
+		defer coming.Cancel()
+	}
 	if e.Phase == ledger.Plugged {
 		e.Phase = ledger.Detaching
 		if err := w.o.Ledger.Put(e); err != nil {
@@ -80,7 +85,7 @@ func (w *Workloads) end(ctx context.Context, e ledger.Entry) error {
 			return err
 		}
 	}
-	return w.forget(ctx, e)
+	return w.forgetAnnounced(ctx, e, coming)
 }
 
 // unplug denies the workload, cuts its flows and removes its interface.
@@ -107,10 +112,15 @@ func (w *Workloads) unplug(ctx context.Context, e ledger.Entry) error {
 	return nil
 }
 
-// forget deletes the WorkloadEndpoint, releases its addresses, and deletes the ledger entry. If the store can't be reached, the ledger keeps a note for
-// Run; that is no error.
+// forget deletes the WorkloadEndpoint, releases its addresses, and deletes the ledger entry. If the store can't be reached,
+// the ledger keeps a note for Run; that is no error.
 func (w *Workloads) forget(ctx context.Context, e ledger.Entry) error {
-	err := w.deleteEndpoint(ctx, e)
+	return w.forgetAnnounced(ctx, e, nil)
+}
+
+// forgetAnnounced is forget, for a release that was announced; nil = it was not.
+func (w *Workloads) forgetAnnounced(ctx context.Context, e ledger.Entry, coming *ipam.Coming) error {
+	err := w.deleteEndpoint(ctx, e, coming)
 	if err == nil {
 		delReleased.Hit()
 		return w.o.Ledger.Remove(e.ID())
@@ -124,7 +134,7 @@ func (w *Workloads) forget(ctx context.Context, e ledger.Entry) error {
 }
 
 // deleteEndpoint takes out of the store what is there of e, in one write.
-func (w *Workloads) deleteEndpoint(ctx context.Context, e ledger.Entry) error {
+func (w *Workloads) deleteEndpoint(ctx context.Context, e ledger.Entry, coming *ipam.Coming) error {
 	s, err := w.o.Store()
 	if err != nil {
 		return err
@@ -143,7 +153,7 @@ func (w *Workloads) deleteEndpoint(ctx context.Context, e ledger.Entry) error {
 		}
 		switch {
 		case e.Allocated && w.o.Addresses != nil:
-			_, err = w.o.Addresses.Release(ctx, ipam.HandleOf(e.Sandbox, e.Interface), ipam.ReleaseOptions{Ops: ops})
+			_, err = w.o.Addresses.Release(ctx, ipam.HandleOf(e.Sandbox, e.Interface), ipam.ReleaseOptions{Ops: ops, Announced: coming})
 		case len(ops) > 0:
 			err = s.Delete(ctx, ops[0].Key, ops[0].Revision)
 		}

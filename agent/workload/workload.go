@@ -37,6 +37,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tortie/tortie/agent/ledger"
@@ -55,6 +57,8 @@ const (
 	undoTimeout = 15 * time.Second
 	// notesInterval is how often Run looks for notes while there is nothing else to do.
 	notesInterval = time.Minute
+	// finishAtOnce is how many unfinished detaches are tried at the same time, to share writes of the store.
+	finishAtOnce = 64
 )
 
 // Graph is where workloads are told of.
@@ -217,21 +221,34 @@ func (w *Workloads) Run(ctx context.Context) {
 func (w *Workloads) finish(ctx context.Context) (left bool) {
 	left = w.settleAll(ctx)
 	left = w.collect(ctx) || left
+	var more atomic.Bool
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, finishAtOnce)
 	for _, e := range w.o.Ledger.List() {
 		if e.Phase == ledger.Plugged || ctx.Err() != nil || e.Phase == ledger.Allocating && w.Busy(e.ID()) {
 			continue
 		}
-		dctx, cancel := context.WithTimeout(ctx, undoTimeout)
-		err := w.detach(dctx, e.ID(), true)
-		cancel()
-		if err != nil {
-			w.o.Log.Debug("a detach is not finished yet", "sandbox", e.Sandbox, "err", err)
-		}
-		if now, ok := w.o.Ledger.Get(e.ID()); ok && now.Phase != ledger.Plugged {
-			left = true
-		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if w.finishOne(ctx, e) {
+				more.Store(true)
+			}
+		})
 	}
-	return left
+	wg.Wait()
+	return left || more.Load()
+}
+
+// finishOne tries to bring the detach of e to its end, and reports whether it has not come to that.
+func (w *Workloads) finishOne(ctx context.Context, e ledger.Entry) (left bool) {
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
+	defer cancel()
+	if err := w.detach(ctx, e.ID(), true); err != nil {
+		w.o.Log.Debug("a detach is not finished yet", "sandbox", e.Sandbox, "err", err)
+	}
+	now, ok := w.o.Ledger.Get(e.ID())
+	return ok && now.Phase != ledger.Plugged
 }
 
 // Backlog is how many workloads that are gone are still in the store, with WorkloadEndpoint or addresses.

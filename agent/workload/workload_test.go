@@ -38,6 +38,11 @@ type host struct {
 	pod                 Pod        // what annotations say there
 	begun               *Workloads // the last
 
+	world  sync.Mutex // of all below but those of mu
+	writes int        // of blocks
+	// together holds link removals up until all are there that it is about; nil = none.
+	together *sync.WaitGroup
+
 	mu             sync.Mutex // of the three
 	steps, crashAt int        // 0 = never
 	crashed        bool
@@ -103,6 +108,8 @@ func (h *host) begin() *Workloads {
 }
 
 func (h *host) Attach(_ context.Context, a drivers.Attachment) (drivers.Attached, error) {
+	h.world.Lock()
+	defer h.world.Unlock()
 	if err := h.step(); err != nil {
 		return drivers.Attached{}, err
 	}
@@ -112,6 +119,12 @@ func (h *host) Attach(_ context.Context, a drivers.Attachment) (drivers.Attached
 }
 
 func (h *host) Detach(_ context.Context, a drivers.Attachment) error {
+	if h.together != nil {
+		h.together.Done()
+		h.together.Wait()
+	}
+	h.world.Lock()
+	defer h.world.Unlock()
 	if err := h.step(); err != nil {
 		return err
 	}
@@ -138,6 +151,8 @@ func (h *host) Check(context.Context, drivers.Attachment) error {
 }
 
 func (h *host) Attached(_ context.Context, id drivers.EndpointID, e *calcgraph.LedgerEntry) (uint64, error) {
+	h.world.Lock()
+	defer h.world.Unlock()
 	if err := h.step(); err != nil {
 		return 0, err
 	}
@@ -188,6 +203,8 @@ func (h *host) WaitSeen(ctx context.Context, key api.Key, revision string) (uint
 }
 
 func (h *host) WaitEnforced(_ context.Context, id drivers.EndpointID, _, _ uint64) error {
+	h.world.Lock()
+	defer h.world.Unlock()
 	if h.attached[id] == nil {
 		h.t.Errorf("step %d: waiting for what nobody has told the graph of", h.steps)
 	}
@@ -195,6 +212,8 @@ func (h *host) WaitEnforced(_ context.Context, id drivers.EndpointID, _, _ uint6
 }
 
 func (h *host) WaitGone(_ context.Context, id drivers.EndpointID, _ uint64) error {
+	h.world.Lock()
+	defer h.world.Unlock()
 	if h.attached[id] != nil && !h.crashed {
 		h.t.Errorf("step %d: waiting in vain", h.steps)
 	}
@@ -202,6 +221,8 @@ func (h *host) WaitGone(_ context.Context, id drivers.EndpointID, _ uint64) erro
 }
 
 func (h *host) CutFlows(_ context.Context, addrs []netip.Addr) error {
+	h.world.Lock()
+	defer h.world.Unlock()
 	if err := h.step(); err != nil {
 		return err
 	}
@@ -240,6 +261,11 @@ func (s crashStore) Create(ctx context.Context, o api.Object) (api.Object, error
 func (s crashStore) Update(ctx context.Context, o api.Object) (api.Object, error) {
 	if err := s.h.step(); err != nil {
 		return nil, err
+	}
+	if api.KeyOf(o).Kind == "IPAMBlock" {
+		s.h.world.Lock()
+		s.h.writes++
+		s.h.world.Unlock()
 	}
 	got, err := s.Store.Update(ctx, o)
 	return got, errors.Join(err, s.h.step())
