@@ -37,6 +37,7 @@ type fakeServer struct {
 }
 
 type fakeWatch struct {
+	from   int // it is told of what comes after
 	events chan string
 	end    chan struct{}
 	once   sync.Once
@@ -67,7 +68,7 @@ func (f *fakeServer) open() *Store {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	s.pace = pace{minBackoff: time.Millisecond, maxBackoff: 20 * time.Millisecond, answer: time.Minute, steady: time.Second, absent: 10 * time.Millisecond, definition: time.Minute, refused: 20 * time.Millisecond, confirm: 3}
+	s.pace = pace{minBackoff: time.Millisecond, maxBackoff: 20 * time.Millisecond, answer: time.Minute, steady: time.Second, absent: 10 * time.Millisecond, definition: time.Minute, refused: 20 * time.Millisecond, resume: time.Second, confirm: 3}
 	f.t.Cleanup(func() { s.Close() })
 	return s
 }
@@ -130,6 +131,9 @@ func (f *fakeServer) remove(resource, key string) {
 
 func (f *fakeServer) tell(path, verb, o string) {
 	for _, w := range f.watches[path] {
+		if f.rev <= w.from {
+			continue
+		}
 		w.events <- fmt.Sprintf(`{"type":%q,"object":%s}`, verb, o)
 	}
 }
@@ -239,7 +243,7 @@ func (f *fakeServer) watch(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	from, _ := strconv.Atoi(q.Get("resourceVersion"))
 	f.mu.Lock()
-	if from > f.rev {
+	if from > f.rev && q.Get("sendInitialEvents") != "" { // a real one takes other watches, and keeps silent until it has come there
 		f.mu.Unlock()
 		f.status(w, http.StatusGatewayTimeout, "ResourceVersionTooLarge", "Too large resource version")
 		return
@@ -250,7 +254,7 @@ func (f *fakeServer) watch(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"type": "ERROR", "object": statusOf(410, "Expired", "", "too old resource version")})
 		return
 	}
-	me := &fakeWatch{events: make(chan string, len(f.objs[r.URL.Path])+1000), end: make(chan struct{})}
+	me := &fakeWatch{from: from, events: make(chan string, len(f.objs[r.URL.Path])+1000), end: make(chan struct{})}
 	for _, o := range f.objs[r.URL.Path] {
 		rev := revOf(o)
 		if q.Get("sendInitialEvents") != "" || rev > from {

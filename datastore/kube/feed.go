@@ -30,6 +30,8 @@ type feed struct {
 	mu    sync.Mutex
 	delay time.Duration // of the next try
 	gone  int           // answers in a row that there is no such resource
+	away  time.Time     // since when there is no watch, though its time was not over; zero = all is well
+	anew  bool          // everything is to be read anew
 }
 
 func (s *Store) client(src *source) rest.Interface {
@@ -62,8 +64,11 @@ func (src *source) newList() runtime.Object {
 // run feeds until ctx ends.
 func (f *feed) run(ctx context.Context) {
 	backoff := wait.Backoff{Duration: f.s.pace.minBackoff, Factor: 2, Jitter: 1, Cap: f.s.pace.maxBackoff, Steps: 16}
-	r := cache.NewReflectorWithOptions(lister{f}, nil, f, cache.ReflectorOptions{Name: "tortie " + f.src.name,
-		TypeDescription: f.src.name, Backoff: &backoff})
+	reflector := func() *cache.Reflector {
+		return cache.NewReflectorWithOptions(lister{f}, nil, f, cache.ReflectorOptions{Name: "tortie " + f.src.name,
+			TypeDescription: f.src.name, Backoff: &backoff})
+	}
+	r := reflector()
 	var delay time.Duration
 	for ctx.Err() == nil {
 		start := time.Now()
@@ -75,6 +80,10 @@ func (f *feed) run(ctx context.Context) {
 			f.absent(ctx)
 			delay = 0
 			continue
+		}
+		if f.beginsAnew() {
+			r = reflector() // it remembers revisions
+			f.h.distrust(f.t)
 		}
 		most := f.s.pace.maxBackoff
 		if err != nil {
@@ -103,6 +112,9 @@ func (f *feed) do(ctx context.Context, call func() error) error {
 		err := call()
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) {
+			f.h.distrust(f.t) // the Reflector reads everything anew
 		}
 		if !apierrors.IsInvalid(err) { // an old server's word for a watch-list; a list that follows tells more
 			f.note(err)
@@ -135,15 +147,50 @@ func (f *feed) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, 
 		defer cancel()
 		return f.s.request(f.src, "GET", "").SpecificallyVersionedParams(options(&o)).MaxRetries(0).Do(ctx).Into(l)
 	})
+	if err == nil {
+		f.found()
+	}
 	return l, err
 }
 
 func (f *feed) watch(ctx context.Context, o metav1.ListOptions) (w watch.Interface, err error) {
+	if o.ResourceVersion == "" && o.SendInitialEvents == nil {
+		return nil, apierrors.NewResourceExpired("the last object that was told of had no revision that could be read")
+	}
+	began := time.Now()
 	err = f.do(ctx, func() error {
-		w, err = f.s.startWatch(ctx, f.s.request(f.src, "GET", ""), o)
+		began = time.Now()
+		if err := f.goesOn(ctx, o); err != nil {
+			return err
+		}
+		if w, err = f.s.startWatch(ctx, f.s.request(f.src, "GET", ""), o); err != nil {
+			f.lost(began)
+		}
 		return err
 	})
-	return w, err
+	if err != nil {
+		return nil, err
+	}
+	f.found()
+	if o.TimeoutSeconds != nil {
+		w = &timed{Interface: w, f: f, until: began.Add(time.Duration(*o.TimeoutSeconds)*time.Second - time.Second)}
+	}
+	return w, nil
+}
+
+// timed is a watch that notes if it ends before its time.
+type timed struct {
+	watch.Interface
+	f     *feed
+	until time.Time
+}
+
+// Stop implements watch.Interface.
+func (t *timed) Stop() {
+	t.Interface.Stop()
+	if now := time.Now(); now.Before(t.until) {
+		t.f.lost(now)
+	}
 }
 
 // startWatch starts a watch, which has to be answered soon, whenever its first event comes.

@@ -253,21 +253,58 @@ func TestExpiredRevision(t *testing.T) {
 	w.wantTold("+NetworkSet/default/a +NetworkSet/default/b +NetworkSet/default/c +NetworkSet/default/c +NetworkSet/default/d -NetworkSet/default/b")
 }
 
-// TestOlderHistory: a server that was restored from a backup has an older revision than the one that we have seen.
-func TestOlderHistory(t *testing.T) {
-	f := newFake(t)
-	f.put(netsets, "default/kept", "", "")
-	f.put(netsets, "default/lost", "", "")
-	w := watchKinds(t, f.open(), kindsOf("NetworkSet"))
+// older is a watch of a server that had default/a and default/lost, at revisions 101 and 102, was then away, and was restored
+// from a backup. It has told of something: a Reflector would go on where it was.
+func older(t *testing.T, f *fakeServer, s *Store) *seen {
+	f.put(netsets, "default/a", "", `,"spec":{"nets":["10.0.0.0/8"]}`)
+	w := watchKinds(t, s, kindsOf("NetworkSet"))
 	w.untilInSync()
+	f.put(netsets, "default/lost", "", "")
+	w.untilWorld("NetworkSet/default/a", "NetworkSet/default/lost")
 	f.set(netsets, http.StatusServiceUnavailable)
 	f.mu.Lock()
 	delete(f.objs[pathOf(netsets)], "default/lost")
 	f.rev = 50
 	f.mu.Unlock()
+	return w
+}
+
+// TestOlderHistory: a server that was restored from a backup has an older revision than the one that we have seen. It would
+// take a watch from there, and tell nothing.
+func TestOlderHistory(t *testing.T) {
+	f := newFake(t)
+	w := older(t, f, f.open())
 	f.put(netsets, "default/new", "", "")
 	f.set(netsets, 0)
-	w.untilWorld("NetworkSet/default/kept", "NetworkSet/default/new")
+	w.untilWorld("NetworkSet/default/a", "NetworkSet/default/new")
+}
+
+// TestHistoryThatCaughtUp: it was away for long, and has come past the revision that we have seen on another way. What
+// happened on it before is read, too.
+func TestHistoryThatCaughtUp(t *testing.T) {
+	f := newFake(t)
+	s := f.open()
+	s.pace.resume = 0 // any time is long
+	w := older(t, f, s)
+	f.put(netsets, "default/new", "", "")
+	f.mu.Lock()
+	f.rev = 200
+	f.mu.Unlock()
+	f.set(netsets, 0)
+	w.untilWorld("NetworkSet/default/a", "NetworkSet/default/new")
+}
+
+// TestSameRevisionAgain: an object can be another one with the revision that we know.
+func TestSameRevisionAgain(t *testing.T) {
+	f := newFake(t)
+	w := older(t, f, f.open())
+	f.mu.Lock()
+	f.rev = 100
+	f.mu.Unlock()
+	f.put(netsets, "default/a", "", `,"spec":{"nets":["192.0.2.0/24"]}`) // at 101, as before
+	f.set(netsets, 0)
+	w.untilWorld("NetworkSet/default/a")
+	w.wantTold("+NetworkSet/default/a +NetworkSet/default/a +NetworkSet/default/lost -NetworkSet/default/lost")
 }
 
 // TestNoWatchList: an older server gives lists, then watches.
