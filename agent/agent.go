@@ -69,6 +69,7 @@ type agent struct {
 	addresses *addresses
 	pods      *pods // nil = the store is not Kubernetes
 	workloads *workload.Workloads
+	keeper    *workload.Keeper // nil = the store is not Kubernetes
 	registrar *registrar
 	installer *install.Installer
 	inspector *inspector
@@ -182,6 +183,9 @@ func (a *agent) buildFront() {
 		a.registrar.kube = &kubeNode{bootID: a.bootID, ready: ready, log: a.log}
 	}
 	a.workloads = workload.New(o)
+	if a.pods != nil {
+		a.keeper = workload.NewKeeper(a.workloads)
+	}
 	cni := a.cfg.CNI
 	a.installer = install.New(install.Options{
 		Source: cni.Source, BinDir: cni.BinDir, ConfDir: cni.ConfDir, ConfName: cni.ConfName, Ready: ready, PodCIDRs: a.registrar.podCIDRs,
@@ -277,6 +281,9 @@ func (a *agent) run(ctx context.Context) error {
 	for _, fn := range []func(context.Context){a.workloads.Run, a.registrar.run, a.addresses.run, a.watchHost, a.departed.run,
 		a.installer.Run} {
 		front.run(fn)
+	}
+	if a.keeper != nil {
+		front.run(a.keeper.Run)
 	}
 	front.run(func(ctx context.Context) { trim(ctx, a.log) })
 	if a.cfg.InspectInterval > 0 {

@@ -21,6 +21,7 @@ func (a *agent) watchStore(ctx context.Context) error {
 		}
 		if a.pods != nil {
 			a.pods.take(b)
+			a.keeper.Take(b)
 		}
 		for _, e := range b.Events {
 			if e.Key == self && a.sawNode(e.Object) {

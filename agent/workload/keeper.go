@@ -1,0 +1,280 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tortie/tortie/agent/ledger"
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/backoff"
+	"github.com/tortie/tortie/ipam"
+)
+
+const (
+	// keepAfter is how long the watch has to tell that a workload's address is not its own before that is looked into: what an
+	// attach or a detach has just written may not have come back yet.
+	keepAfter = 3 * time.Second
+	// keepInterval is how often that is looked at while nothing changes.
+	keepInterval = time.Minute
+)
+
+// Keeper sees to it that the workloads that are plugged in hold their addresses. Somebody else may have taken those back:
+// the store was restored from a backup in which they are free yet, or were somebody's who is gone. The ledger knows better:
+// a workload gets its address again, and one that is another one's by now is closed, since it would be taken for that one.
+//
+// It is for stores where a block's own write says who has an address (Kubernetes).
+type Keeper struct {
+	w    *Workloads
+	wake chan struct{}
+
+	mu     sync.Mutex
+	inSync bool
+	blocks map[api.Key]map[netip.Addr]string // handles of what blocks hold for this node
+	since  map[drivers.EndpointID]time.Time  // of those that don't hold their addresses
+	closed map[drivers.EndpointID]bool
+}
+
+// NewKeeper returns the Keeper of w.
+func NewKeeper(w *Workloads) *Keeper {
+	return &Keeper{w: w, wake: make(chan struct{}, 1), blocks: map[api.Key]map[netip.Addr]string{},
+		since: map[drivers.EndpointID]time.Time{}, closed: map[drivers.EndpointID]bool{}}
+}
+
+// Take takes in what the watch tells.
+func (k *Keeper) Take(b datastore.Batch) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	changed := b.InSync && !k.inSync
+	k.inSync = k.inSync || b.InSync
+	for _, e := range b.Events {
+		if e.Key.Kind != "IPAMBlock" {
+			continue
+		}
+		now := k.w.heldOn(e.Object)
+		for a, h := range k.blocks[e.Key] {
+			changed = changed || now[a] != h
+		}
+		if delete(k.blocks, e.Key); len(now) > 0 {
+			k.blocks[e.Key] = now
+		}
+	}
+	if changed {
+		k.kick()
+	}
+}
+
+func (k *Keeper) kick() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// heldOn is the addresses of a block that are held by this node's workloads, and their handles.
+func (w *Workloads) heldOn(o api.Object) map[netip.Addr]string {
+	b, ok := o.(*api.IPAMBlock)
+	if !ok {
+		return nil
+	}
+	var held map[netip.Addr]string
+	prefix, err := api.ParsePrefix(b.Spec.CIDR)
+	if err != nil {
+		return nil
+	}
+	a := prefix.Addr()
+	for _, at := range b.Spec.Allocations {
+		if at >= 0 && at < len(b.Spec.Attributes) && b.Spec.Attributes[at].ReleasedAt == nil {
+			x := b.Spec.Attributes[at]
+			if owner := api.OwnerOf(x.Secondary, b.Spec.Affinity); owner.Node == w.o.Node && owner.Pod != "" {
+				if held == nil {
+					held = map[netip.Addr]string{}
+				}
+				held[a] = x.HandleID
+			}
+		}
+		a = a.Next()
+	}
+	return held
+}
+
+// Run keeps until ctx ends.
+func (k *Keeper) Run(ctx context.Context) {
+	retry := backoff.Backoff{Min: time.Second, Max: keepInterval}
+	for ctx.Err() == nil {
+		wait := keepInterval
+		if k.look(ctx) {
+			wait = retry.Next()
+		} else {
+			retry.Reset()
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-k.wake:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		t.Stop()
+	}
+}
+
+// look looks at all workloads, and reports whether something is left to do.
+func (k *Keeper) look(ctx context.Context) (left bool) {
+	entries := k.w.o.Ledger.List()
+	for _, e := range k.ripe(entries, time.Now(), &left) {
+		if ctx.Err() != nil {
+			return true
+		}
+		if err := k.keep(ctx, e); err != nil {
+			k.w.o.Log.Info("a workload does not hold its address yet", "endpoint", e.Namespace+"/"+e.Name, "addresses", e.Addrs, "err", err)
+			left = true
+		}
+	}
+	return left
+}
+
+// ripe are the entries whose addresses have not been their own for a while; left says that there are some whose time has
+// not come.
+func (k *Keeper) ripe(entries []ledger.Entry, now time.Time, left *bool) []ledger.Entry {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.inSync {
+		return nil
+	}
+	var out []ledger.Entry
+	since := map[drivers.EndpointID]time.Time{}
+	for _, e := range entries {
+		if !kept(e) || k.holds(e) && !k.closed[e.ID()] {
+			continue
+		}
+		first, ok := k.since[e.ID()]
+		if !ok {
+			first = now
+		}
+		if since[e.ID()] = first; now.Sub(first) >= keepAfter {
+			out = append(out, e)
+		} else {
+			*left = true
+		}
+	}
+	k.since = since
+	for id := range k.closed {
+		if _, there := since[id]; !there {
+			delete(k.closed, id) // it has been detached
+		}
+	}
+	return out
+}
+
+func kept(e ledger.Entry) bool { return e.Phase == ledger.Plugged && e.Allocated && len(e.Addrs) > 0 }
+
+// holds says whether the watch tells that e's addresses are its own.
+func (k *Keeper) holds(e ledger.Entry) bool {
+	handle := ipam.HandleOf(e.Sandbox, e.Interface)
+	return !slices.ContainsFunc(e.Addrs, func(a netip.Addr) bool { return k.holder(a) != handle })
+}
+
+func (k *Keeper) holder(a netip.Addr) string {
+	for _, held := range k.blocks {
+		if h, ok := held[a]; ok {
+			return h
+		}
+	}
+	return ""
+}
+
+// keep has a workload's addresses be its own again, or closes it.
+func (k *Keeper) keep(ctx context.Context, e ledger.Entry) error {
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
+	defer cancel()
+	unlock, err := k.w.locks.lock(ctx, e.ID())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	e, ok := k.w.o.Ledger.Get(e.ID())
+	if !ok || !kept(e) {
+		return nil
+	}
+	if _, err := k.w.o.Store(); err != nil {
+		return err
+	}
+	if err := k.evict(ctx, e); err != nil {
+		return err
+	}
+	_, err = k.w.o.Addresses.Assign(ctx, ipam.Request{Handle: ipam.HandleOf(e.Sandbox, e.Interface), Addrs: e.Addrs,
+		Owner: api.Owner{Namespace: e.Namespace, Pod: podOf(k.w.o.Node, e), UID: e.UID, Node: k.w.o.Node}})
+	switch {
+	case err == nil:
+		k.w.o.Log.Warn("a workload's addresses were not its own any more: they are again", "endpoint", e.Namespace+"/"+e.Name, "addresses", e.Addrs)
+		return k.open(ctx, e)
+	case errors.Is(err, ipam.ErrTaken):
+		return errors.Join(err, k.shut(ctx, e))
+	}
+	return err
+}
+
+// podOf is the pod in the name of its WorkloadEndpoint.
+func podOf(node string, e ledger.Entry) string {
+	const mark = "\x00"
+	before, after, _ := strings.Cut(api.WorkloadEndpointName(node, orchestratorKubernetes, mark, podInterface), mark)
+	return strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(e.Name, before), after), "--", "-")
+}
+
+// evict releases what the store holds of e's addresses for sandboxes of this node that are gone: e could not have them
+// otherwise.
+func (k *Keeper) evict(ctx context.Context, e ledger.Entry) error {
+	mine := ipam.HandleOf(e.Sandbox, e.Interface)
+	known := map[string]bool{}
+	for _, x := range k.w.o.Ledger.List() {
+		known[ipam.HandleOf(x.Sandbox, x.Interface)] = true
+	}
+	for _, a := range e.Addrs {
+		k.mu.Lock()
+		handle := k.holder(a)
+		k.mu.Unlock()
+		if handle == "" || handle == mine || known[handle] {
+			continue
+		}
+		k.w.o.Log.Warn("an address is held for a sandbox that is gone, and used by another one", "address", a, "handle", handle,
+			"endpoint", e.Namespace+"/"+e.Name)
+		if _, err := k.w.o.Addresses.Release(ctx, handle, ipam.ReleaseOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shut closes a workload whose address is another one's.
+func (k *Keeper) shut(ctx context.Context, e ledger.Entry) error {
+	k.mu.Lock()
+	was := k.closed[e.ID()]
+	k.closed[e.ID()] = true
+	k.mu.Unlock()
+	if was {
+		return nil
+	}
+	k.w.o.Log.Error("a workload's address is another one's by now: it is closed; delete it to have it made anew", "endpoint", e.Namespace+"/"+e.Name,
+		"addresses", e.Addrs)
+	_, err := k.w.o.Graph.Attached(ctx, e.ID(), nil)
+	return err
+}
+
+// open lets a workload in again that was closed.
+func (k *Keeper) open(ctx context.Context, e ledger.Entry) error {
+	k.mu.Lock()
+	was := k.closed[e.ID()]
+	delete(k.closed, e.ID())
+	k.mu.Unlock()
+	if !was {
+		return nil
+	}
+	_, err := k.w.o.Graph.Attached(ctx, e.ID(), graphEntry(e))
+	return err
+}

@@ -1,0 +1,153 @@
+package workload
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/internal/agentapi"
+	"github.com/tortie/tortie/ipam"
+)
+
+// tell has a Keeper know what the store holds.
+func (h *host) tell(k *Keeper) {
+	h.t.Helper()
+	blocks, err := h.store.List(h.t.Context(), "IPAMBlock", "")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	b := datastore.Batch{InSync: true}
+	for key := range k.blocks {
+		b.Events = append(b.Events, datastore.Event{Key: key})
+	}
+	for _, o := range blocks {
+		b.Events = append(b.Events, datastore.Event{Key: api.KeyOf(o), Object: o})
+	}
+	k.Take(b)
+}
+
+// ownersOf is who holds addresses, by address.
+func (h *host) ownersOf() map[string]api.Owner {
+	h.t.Helper()
+	blocks, err := h.store.List(h.t.Context(), "IPAMBlock", "")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	out := map[string]api.Owner{}
+	for _, o := range blocks {
+		for a, owner := range o.(*api.IPAMBlock).Owners() {
+			out[a.String()] = owner
+		}
+	}
+	return out
+}
+
+// restored is a pod that is plugged in, after the store has forgotten that it has its address.
+func restored(t *testing.T) (h *host, w *Workloads, k *Keeper, addr string) {
+	t.Helper()
+	h = kubeHost(true)(t)
+	w = h.begin()
+	got, err := h.ask(w, agentapi.AttachRequest{Sandbox: "s1", Workload: db0(), Allocate: &agentapi.Allocate{V4: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k = NewKeeper(w)
+	h.tell(k)
+	if k.look(t.Context()) || len(k.since) > 0 {
+		t.Error("something is to be done though all is well")
+	}
+	if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("s1", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
+		t.Fatal(err)
+	}
+	return h, w, k, got.Addresses[0].String()
+}
+
+// settle looks, waits until the watch would have told, and looks again.
+func (h *host) settle(k *Keeper) (left bool) {
+	h.tell(k)
+	if !k.look(h.t.Context()) {
+		h.t.Error("nothing is left at the first look")
+	}
+	time.Sleep(keepAfter) // of a synctest bubble
+	return k.look(h.t.Context())
+}
+
+func TestKeepsAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, w, k, addr := restored(t)
+		if h.settle(k) {
+			t.Error("something is left")
+		}
+		want := api.Owner{Namespace: db0().Namespace, Pod: db0().Name, UID: db0().UID, Node: "node1"}
+		if got := h.ownersOf()[addr]; got != want {
+			t.Errorf("%s is held by %+v, want %+v", addr, got, want)
+		}
+		h.tell(k)
+		if k.look(t.Context()) {
+			t.Error("it is not enough")
+		}
+		if len(h.attached) != 1 {
+			t.Error("the pod is closed")
+		}
+		if err := h.detach(w, "s1"); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.ownersOf(); len(got) > 0 {
+			t.Errorf("held after the detach: %v", got)
+		}
+	})
+}
+
+// A sandbox that is gone held the address when the backup was made.
+func TestKeepsAddressOfASandboxThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, _, k, addr := restored(t)
+		h.hold(addr, "gone", "node1")
+		if h.settle(k) {
+			t.Error("something is left")
+		}
+		if got := h.ownersOf()[addr]; got.UID != db0().UID {
+			t.Errorf("%s is held by %+v", addr, got)
+		}
+	})
+}
+
+// hold gives an address to another pod.
+func (h *host) hold(addr, pod, node string) {
+	h.t.Helper()
+	_, err := newPools(h.store, true).Assign(h.t.Context(), ipam.Request{Handle: ipam.HandleOf(pod, "eth0"), Addrs: addrs(addr),
+		Owner: api.Owner{Namespace: "other", Pod: pod, UID: "uid-" + pod, Node: node}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// Somebody on another node has the address by now: who has the old one would be taken for that one.
+func TestAddressOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, w, k, addr := restored(t)
+		h.hold(addr, "thief", "node2")
+		if !h.settle(k) {
+			t.Error("nothing is left to do")
+		}
+		if len(h.attached) != 0 {
+			t.Error("the pod is open, though its address is another one's")
+		}
+		if got := h.ownersOf()[addr]; got.Pod != "thief" {
+			t.Errorf("%s is held by %+v", addr, got)
+		}
+		if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.o.Addresses = newPools(h.store, true) // that has read the block since
+		if k.look(t.Context()) || len(h.attached) != 1 || !slices.Equal(h.attached[endpointID("s1")].Addrs, addrs(addr)) {
+			t.Error("the pod is not open again, though it has its address")
+		}
+		if err := h.detach(w, "s1"); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
