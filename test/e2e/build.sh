@@ -15,7 +15,7 @@ LD="-s -w"
 for p in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
 	LD="$LD -X $p.gitVersion=$K8S -X $p.gitMajor=1 -X $p.gitMinor=$minor -X $p.gitTreeState=clean -X $p.gitCommit=0000000000000000000000000000000000000000 -X $p.buildDate=1970-01-01T00:00:00Z"
 done
-all="etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost pause connect naivepolicy coredns ginkgo e2e.test cnp.test images"
+all="etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost pause connect naivepolicy coredns helm ginkgo e2e.test cnp.test images"
 
 out() { # out NAME COMMAND...: builds $T/bin/NAME when absent
 	local name=$1 start=$SECONDS
@@ -63,6 +63,7 @@ build() {
 	connect | naivepolicy) cd "$here/tools"; pkg=./$t out "$t" go build -ldflags "-s -w" ;;
 	ginkgo) cd "$here/tools"; pkg=github.com/onsi/ginkgo/v2/ginkgo out ginkgo go build -ldflags "-s -w" ;;
 	coredns) cd "$here/tools/coredns"; pkg=. out coredns go build -ldflags "-s -w" ;;
+	helm) cd "$here/tools/helm"; pkg=helm.sh/helm/v4/cmd/helm out helm go build -ldflags "-s -w" ;;
 	e2e.test) cd "$here/tools"; pkg=k8s.io/kubernetes/test/e2e out e2e.test go test -c -vet=off -ldflags "$LD" ;;
 	cnp.test) cd "$here/tools/cnp"; [ -e "$T/cnp/crd.yaml" ] && [ -z "${FORCE:-}" ] || cnp; pkg=. out cnp.test go test -c -vet=off -modfile "$T/cnp/go.mod" -ldflags "-s -w" ;;
 	images) "$here/images.sh" ;;

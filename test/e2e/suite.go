@@ -69,6 +69,10 @@ func Suites() []Suite {
 			Name: "crowd", Title: "10,000 pods and 1,000 policies: what an agent holds (test/e2e/crowd)",
 			Program: "crowd.test", Package: "./test/e2e/crowd", Once: true,
 		},
+		{ // the last: it takes Tortie off the cluster, and puts it on anew
+			Name: "upgrade", Title: "Installing, upgrading, going back and removing (test/e2e/upgrade)",
+			Program: "upgrade.test", Package: "./test/e2e/upgrade", Once: true,
+		},
 	}
 }
 
@@ -123,14 +127,14 @@ type Options struct {
 
 // Run runs a suite in the cluster that is up.
 func (b *Bed) Run(ctx context.Context, s Suite, c Cluster, o Options) (*Run, error) {
-	start := time.Now()
+	start, tortie := time.Now(), b.tortie(ctx)
 	run := b.runGinkgo
 	if s.Program != "" {
 		run = b.runGoTest
 	}
 	specs, err := run(ctx, s, c, o)
 	slices.SortFunc(specs, func(a, b Spec) int { return strings.Compare(a.Name, b.Name) })
-	r := &Run{Suite: s.Name, Cluster: c, Date: start.UTC().Truncate(time.Second), Seconds: time.Since(start).Seconds(), Tortie: b.tortie(ctx), Specs: specs}
+	r := &Run{Suite: s.Name, Cluster: c, Date: start.UTC().Truncate(time.Second), Seconds: time.Since(start).Seconds(), Tortie: tortie, Specs: specs}
 	if err == nil && r.Count(Passed)+r.Count(Failed) == 0 {
 		err = fmt.Errorf("suite %s ran no spec at all", s.Name)
 	}

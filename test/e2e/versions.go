@@ -6,6 +6,12 @@ import (
 	"strings"
 )
 
+// The older release that a cluster is upgraded from, and the commit that is tagged so: not every clone has tags.
+const (
+	OldVersion = "v0.1.0"
+	OldCommit  = "08b7c379e0e055f7f32dab1c9ad48836966b88cf"
+)
+
 // Versions are of what a run is made of.
 type Versions struct {
 	Kubernetes string `json:"kubernetes"`
