@@ -84,6 +84,16 @@ type WatchOptions struct {
 	Known map[api.Key]string
 }
 
+// UnreadableError is ErrUnreadable of an object whose UID is known all the same.
+type UnreadableError struct {
+	UID string
+	Err error
+}
+
+func (e *UnreadableError) Error() string { return e.Err.Error() }
+
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
 // Event is the new value of a resource. Object is nil if it is gone. Problem says why a stored value could not be read
 // at all; then Object is nil too, but the resource is there. Problems are what could not be read of an Object, or is not
 // valid.

@@ -164,7 +164,10 @@ func (h *hub) put1(t *table, it *item) {
 		if old := h.join.pods[it.src]; old == nil || it.pod == nil || old.rev != it.rev {
 			h.tell(h.join.pod(it.src, it.pod))
 		}
-		return
+		if it.err == nil { // else it is a row, which says why
+			h.dropRow(t, it.src)
+			return
+		}
 	}
 	if it.none() {
 		h.drop1(t, it.src)
@@ -189,8 +192,11 @@ func (h *hub) put1(t *table, it *item) {
 func (h *hub) drop1(t *table, src string) {
 	if t.src.name == pods {
 		h.tell(h.join.pod(src, nil))
-		return
 	}
+	h.dropRow(t, src)
+}
+
+func (h *hub) dropRow(t *table, src string) {
 	old, had := t.rows[src]
 	if !had {
 		return
@@ -209,7 +215,7 @@ func (h *hub) rejoin(name, src string, it *item) {
 	case name == pools:
 		h.tell(h.join.pool(src, it.pool))
 	case name == namespaces && h.join.spaces != nil:
-		h.tell(h.join.namespace(src, it.src != ""))
+		h.tell(h.join.namespace(src, it.obj != nil))
 	}
 }
 

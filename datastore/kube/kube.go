@@ -85,7 +85,7 @@ func open(rc *rest.Config, log *slog.Logger) (*Store, error) {
 	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
 
 	typed := rest.CopyConfig(rc)
-	typed.APIPath, typed.GroupVersion, typed.NegotiatedSerializer = "/api", &schema.GroupVersion{Version: "v1"}, codecs
+	typed.APIPath, typed.GroupVersion, typed.NegotiatedSerializer = "/api", &schema.GroupVersion{Version: "v1"}, typedCodecs{codecs}
 	typed.ContentType, typed.AcceptContentTypes = protobuf, protobuf+","+runtime.ContentTypeJSON
 	if s.typed, err = rest.RESTClientForConfigAndClient(typed, s.http); err != nil {
 		return nil, err

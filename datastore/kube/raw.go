@@ -16,6 +16,7 @@ type rawObject struct {
 	metav1.TypeMeta
 	metav1.ObjectMeta
 	data []byte
+	err  error // why it can't be read; then there is no data, and maybe not even a name
 }
 
 // rawList is a page of objects.
@@ -82,7 +83,7 @@ func (l *rawList) read(data []byte) error {
 	for _, item := range page.Items {
 		o, err := readRaw(item)
 		if err != nil {
-			return err
+			o = &rawObject{err: err}
 		}
 		l.Items = append(l.Items, *o)
 	}
@@ -128,6 +129,9 @@ func (rawDecoder) Decode(data []byte, _ *schema.GroupVersionKind, into runtime.O
 		return l, &gvk, l.read(data)
 	}
 	o, err := readRaw(data)
+	if err != nil && into == nil {
+		return &rawObject{TypeMeta: t, err: err}, &gvk, nil // one of a stream, which goes on
+	}
 	if err != nil {
 		return nil, &gvk, err
 	}

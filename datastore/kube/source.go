@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"net/netip"
@@ -88,15 +90,15 @@ func sources(seed maphash.Seed) []*source {
 	c := converter{seed}
 	out := []*source{
 		{name: pods, path: "/api/v1", plural: "pods", namespaced: true, kind: "WorkloadEndpoint",
-			list: func() runtime.Object { return &corev1.PodList{} }, convert: c.pod},
+			list: listOf[corev1.Pod](corev1.SchemeGroupVersion, "Pod"), convert: c.pod},
 		{name: namespaces, path: "/api/v1", plural: "namespaces", kind: "Profile",
-			list: func() runtime.Object { return &corev1.NamespaceList{} }, convert: c.namespace},
+			list: listOf[corev1.Namespace](corev1.SchemeGroupVersion, "Namespace"), convert: c.namespace},
 		{name: serviceAccounts, path: "/api/v1", plural: "serviceaccounts", namespaced: true, kind: "Profile",
-			list: func() runtime.Object { return &corev1.ServiceAccountList{} }, convert: c.serviceAccount},
+			list: listOf[corev1.ServiceAccount](corev1.SchemeGroupVersion, "ServiceAccount"), convert: c.serviceAccount},
 		{name: nodes, path: "/api/v1", plural: "nodes", kind: "Node",
-			list: func() runtime.Object { return &corev1.NodeList{} }, convert: c.node},
+			list: listOf[corev1.Node](corev1.SchemeGroupVersion, "Node"), convert: c.node},
 		{name: endpointSlices, path: "/apis/discovery.k8s.io/v1", plural: "endpointslices", namespaced: true, kind: "EndpointSlice",
-			list: func() runtime.Object { return &discoveryv1.EndpointSliceList{} }, convert: c.slice},
+			list: listOf[discoveryv1.EndpointSlice](discoveryv1.SchemeGroupVersion, "EndpointSlice"), convert: c.slice},
 		{name: policies, path: "/apis/networking.k8s.io/v1", plural: "networkpolicies", namespaced: true, kind: "NetworkPolicy",
 			convert: c.policy, native: true},
 		{name: clusterPolicies, path: "/apis/policy.networking.k8s.io/v1alpha2", plural: "clusternetworkpolicies", kind: "GlobalNetworkPolicy",
@@ -110,7 +112,48 @@ func sources(seed maphash.Seed) []*source {
 		out = append(out, &source{name: k.Plural + ".projectcalico.org", path: "/apis/" + api.GroupVersion, plural: k.Plural,
 			namespaced: k.Namespaced, kind: k.Kind, convert: func(o runtime.Object) *item { return stored(k.Kind, o.(*rawObject)) }})
 	}
+	for _, src := range out {
+		src.convert = src.guarded(src.convert)
+	}
 	return out
+}
+
+// guarded is convert, for objects that could not be read, too. What they would be is not there.
+func (src *source) guarded(convert func(runtime.Object) *item) func(runtime.Object) *item {
+	return func(o runtime.Object) *item {
+		r, ok := o.(*rawObject)
+		if !ok || r.err == nil {
+			return convert(o)
+		}
+		it := &item{src: srcKey(r), rev: r.ResourceVersion, key: src.keyOf(r)}
+		it.err = fmt.Errorf("%s %s: %w: %w", src.name, it.src, datastore.ErrUnreadable, r.err)
+		return it
+	}
+}
+
+// nameless is how an object is called of which not even the name can be read.
+const nameless = "?"
+
+// keyOf is the key of what an object becomes of which no more than the name is known.
+func (src *source) keyOf(r *rawObject) api.Key {
+	name := cmp.Or(r.Name, nameless)
+	k := api.Key{Kind: src.kind, Name: name}
+	if info, ok := api.KindByName(src.kind); ok && info.Namespaced {
+		k.Namespace = cmp.Or(r.Namespace, nameless)
+	}
+	switch src.name {
+	case pods: // nobody knows its node
+		k.Name = api.WorkloadEndpointName(nameless, "k8s", name, "eth0")
+	case namespaces:
+		k.Name = api.NamespaceProfilePrefix + name
+	case serviceAccounts:
+		k.Name = api.ServiceAccountProfilePrefix + r.Namespace + "." + name
+	case policies:
+		k.Name = convert.NetworkPolicyPrefix + name
+	case clusterPolicies:
+		k.Name = convert.AdminPolicyPrefix + name
+	}
+	return k
 }
 
 // stored reads an object of one of our own kinds.
@@ -118,7 +161,7 @@ func stored(kind string, r *rawObject) *item {
 	it := &item{src: srcKey(r), rev: r.ResourceVersion, key: api.Key{Kind: kind, Namespace: r.Namespace, Name: r.Name}}
 	o, problems, err := api.DecodeStored(kind, r.data)
 	if err != nil {
-		it.err = fmt.Errorf("%v: %w: %w", it.key, datastore.ErrUnreadable, err)
+		it.err = unreadable(r, fmt.Errorf("%v: %w: %w", it.key, datastore.ErrUnreadable, err))
 		return it
 	}
 	o.SetManagedFields(nil)
@@ -130,6 +173,10 @@ func stored(kind string, r *rawObject) *item {
 		it.pool, _ = netip.ParsePrefix(o.Spec.CIDR)
 	}
 	return it
+}
+
+func unreadable(o metav1.Object, err error) error {
+	return &datastore.UnreadableError{UID: string(o.GetUID()), Err: err}
 }
 
 func leasesOf(b *api.IPAMBlock) map[string][]netip.Addr {
@@ -201,7 +248,7 @@ func derived[T any, P interface {
 	it := &item{src: srcKey(from), rev: from.GetResourceVersion(), problems: problems}
 	switch {
 	case err != nil:
-		it.err = fmt.Errorf("%s: %w: %w", it.src, datastore.ErrUnreadable, err)
+		it.err = unreadable(from, fmt.Errorf("%s: %w: %w", it.src, datastore.ErrUnreadable, err))
 	case o != nil:
 		it.key, it.obj = api.KeyOf(o), o
 		o.SetResourceVersion("")
@@ -233,6 +280,10 @@ func (c converter) sum(it *item) uint64 {
 	}
 	if it.err != nil {
 		h.WriteString(it.err.Error())
+	}
+	var unread *datastore.UnreadableError
+	if errors.As(it.err, &unread) {
+		h.WriteString(unread.UID)
 	}
 	return h.Sum64() | 1
 }
