@@ -87,7 +87,7 @@ func (a *addresses) Pools(ctx context.Context, enough func([]*api.IPPool) bool) 
 
 // Settings is what users say about addresses.
 func (a *addresses) Settings(ctx context.Context) (ipam.Settings, error) {
-	if s, ok := a.watched(); ok {
+	if s, ok := a.watched(); ok && len(s.Pools) > 0 {
 		return s, nil
 	}
 	return ipam.ReadSettings(ctx, a.store, a.log)
@@ -113,7 +113,7 @@ func (a *addresses) watched() (s ipam.Settings, ok bool) {
 		}
 	}
 	slices.SortFunc(s.Pools, func(x, y *api.IPPool) int { return strings.Compare(x.Name, y.Name) })
-	return s, len(s.Pools) > 0
+	return s, true
 }
 
 // behind says whether the store has other pools than the watch has told of: that all are full may not be so any more. It

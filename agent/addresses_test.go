@@ -191,8 +191,15 @@ func TestPoolsBehindWatch(t *testing.T) {
 		}
 		return got.Addrs[0].Pool, nil
 	}
-	all := func([]*api.IPPool) bool { return true }
+	all := func(p []*api.IPPool) bool { return len(p) > 0 }
+	whatever := func([]*api.IPPool) bool { return true }
+	if _, reads := pools(whatever); reads == 0 {
+		t.Error("nothing is asked before the watch has told anything")
+	}
 	tell()
+	if got, reads := pools(whatever); len(got) != 0 || reads != 0 {
+		t.Errorf("there are none, and that will do: %v, %d reads", got, reads)
+	}
 	first := create("first", "10.1.0.0/32")
 	if got, _ := pools(all); fmt.Sprint(got) != "[first]" {
 		t.Errorf("the watch knows of no pool: %v", got)

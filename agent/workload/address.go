@@ -60,7 +60,7 @@ func (w *Workloads) demand(ctx context.Context, r agentapi.AttachRequest, j *job
 	}
 	pools, err := w.pools(ctx, func(pools []*api.IPPool) bool {
 		has4, has6 := familiesOf(pools, want.Pools, j.pools)
-		return has4 || has6
+		return len(pools) > 0 && (has4 || has6)
 	})
 	if err != nil {
 		return nil, err
@@ -80,12 +80,16 @@ func (w *Workloads) demand(ctx context.Context, r agentapi.AttachRequest, j *job
 	return families(req, has4, has6, j.pools), nil
 }
 
-// demandGiven is demand for addresses that somebody else gives: those that are in pools are marked as taken there.
+// demandGiven is demand for addresses that somebody else gives: those that are in pools are marked as taken there. In
+// Kubernetes that is another plugin, which gives all of the node's: what the watch has told of pools is enough then, since a
+// pool that is newer finds others of its addresses in use that nobody has marked, too.
 func (w *Workloads) demandGiven(ctx context.Context, req ipam.Request, addrs []netip.Addr) ([]ipam.Request, error) {
 	outside := func(pools []*api.IPPool) func(netip.Addr) bool {
 		return func(a netip.Addr) bool { return !holds(pools, a) }
 	}
-	pools, err := w.pools(ctx, func(pools []*api.IPPool) bool { return !slices.ContainsFunc(addrs, outside(pools)) })
+	pools, err := w.pools(ctx, func(pools []*api.IPPool) bool {
+		return w.o.Pods != nil || !slices.ContainsFunc(addrs, outside(pools))
+	})
 	if err != nil {
 		return nil, err
 	}

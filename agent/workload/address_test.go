@@ -192,6 +192,21 @@ func TestNewPool(t *testing.T) {
 	}
 }
 
+// TestGivenInKubernetes: where another plugin gives the addresses, what the watch has told of pools will do.
+func TestGivenInKubernetes(t *testing.T) {
+	for _, known := range [][]*api.IPPool{nil, {{Spec: api.IPPoolSpec{CIDR: "10.1.0.0/24"}}}} {
+		h := newHost(t)
+		h.pools, h.kube = true, true
+		h.pool("new", "10.88.0.0/24")
+		w := h.begin()
+		w.o.Addresses = told{newPools(h.store, true), known}
+		got, err := h.ask(w, agentapi.AttachRequest{Sandbox: "s1", Workload: db0(), Addresses: addrs("10.88.0.7")})
+		if e, _ := w.o.Ledger.Get(endpointID("s1")); err != nil || len(got.Addresses) != 1 || e.Allocated {
+			t.Errorf("%v, %v, %+v", got.Addresses, err, e)
+		}
+	}
+}
+
 // TestFamilies: without a word on it, an attach gets an address of each family that there are pools for.
 func TestFamilies(t *testing.T) {
 	elsewhere := func(s *api.IPPoolSpec) { s.NodeSelector = "elsewhere == 'yes'" }
