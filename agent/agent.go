@@ -189,7 +189,7 @@ func (a *agent) buildFront() {
 	cni := a.cfg.CNI
 	a.installer = install.New(install.Options{
 		Source: cni.Source, BinDir: cni.BinDir, ConfDir: cni.ConfDir, ConfName: cni.ConfName, Ready: ready, PodCIDRs: a.registrar.podCIDRs,
-		Conf: install.Conf{Network: cni.Network, Socket: a.cfg.SocketPath(), NotesDir: a.notesDir(), IPAM: cni.IPAM}, Log: a.log,
+		Conf: install.Conf{Network: cni.Network, Socket: a.cfg.SocketPath(), NotesDir: a.notesDir(), IPAM: cni.IPAM, ChainTo: cni.ChainTo}, Log: a.log,
 	})
 }
 

@@ -33,6 +33,9 @@ type Config struct {
 	SourceSpoofing SourceSpoofing
 	// NATExclusions are destinations that are never masqueraded, beside the address pools.
 	NATExclusions []netip.Prefix
+	// NodeRanges has the ranges that the cluster gives each node (podCIDRs) routed like blocks: the addresses of pods come from
+	// there.
+	NodeRanges bool
 	// Fixed names settings of FelixConfigurations that don't count, because the node's operator has said them; the values
 	// are where, in the operator's words.
 	Fixed map[string]string

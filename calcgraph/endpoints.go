@@ -16,6 +16,8 @@ type LedgerEntry struct {
 	Iface string  // in the host's network namespace
 	MAC   drivers.MAC
 	Addrs []netip.Addr
+	// Chained: somebody else has made the interface, under any name, and leads to it. There is no route of ours.
+	Chained bool
 }
 
 // attachment is a ledger entry, joined with its WorkloadEndpoint. It is what an endpoint of kind Workload is made from.
@@ -38,6 +40,7 @@ type endpoints struct {
 	routes   *routes
 	ledger   map[drivers.EndpointID]*attachment
 	byName   map[api.Key]map[*attachment]struct{}
+	chained  chained
 	byLocal  map[*local]map[*attachment]struct{}
 	objects  map[api.Key]*api.WorkloadEndpoint // of this node, or of a ledger entry's name
 	dirty    []*attachment
@@ -49,7 +52,7 @@ func newEndpoints(node string, t *things, ls *locals, ps *policies, r *routes) *
 	return &endpoints{
 		node: node, things: t, locals: ls, policies: ps, routes: r, ledger: map[drivers.EndpointID]*attachment{},
 		byName: map[api.Key]map[*attachment]struct{}{}, byLocal: map[*local]map[*attachment]struct{}{},
-		objects: map[api.Key]*api.WorkloadEndpoint{}, out: newEmitted[drivers.EndpointID](sameEndpoint),
+		objects: map[api.Key]*api.WorkloadEndpoint{}, chained: newChained(), out: newEmitted[drivers.EndpointID](sameEndpoint),
 	}
 }
 
@@ -74,7 +77,7 @@ func (es *endpoints) attached(id drivers.EndpointID, e *LedgerEntry) {
 	slices.SortFunc(entry.Addrs, netip.Addr.Compare)
 	entry.Addrs = slices.Compact(entry.Addrs)
 	if old != nil {
-		if old.entry.Name == entry.Name && old.entry.UID == entry.UID && old.entry.Iface == entry.Iface && old.entry.MAC == entry.MAC &&
+		if old.entry.Name == entry.Name && old.entry.UID == entry.UID && old.entry.Iface == entry.Iface && old.entry.MAC == entry.MAC && old.entry.Chained == entry.Chained &&
 			slices.Equal(old.entry.Addrs, entry.Addrs) {
 			return
 		}
@@ -83,9 +86,7 @@ func (es *endpoints) attached(id drivers.EndpointID, e *LedgerEntry) {
 	a := &attachment{id: id, entry: entry}
 	es.ledger[id] = a
 	put(es.byName, entry.Name, a)
-	for _, addr := range entry.Addrs {
-		es.routes.addLocal(addr, a)
-	}
+	es.lead(a)
 	es.mark(a)
 }
 
@@ -93,9 +94,7 @@ func (es *endpoints) detach(a *attachment) {
 	es.part(a)
 	delete(es.ledger, a.id)
 	take(es.byName, a.entry.Name, a)
-	for _, addr := range a.entry.Addrs {
-		es.routes.removeLocal(addr, a)
-	}
+	es.leadNoMore(a)
 	es.out.stage(a.id, nil)
 }
 

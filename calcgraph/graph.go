@@ -45,6 +45,7 @@ func New(c Config) *Graph {
 	g.locals = newLocals(g.things, g.policies.index)
 	g.policies.locals = g.locals
 	g.routes = newRoutes(c.NodeName, g.things.names)
+	g.routes.ranges = c.NodeRanges
 	g.endpoints = newEndpoints(c.NodeName, g.things, g.locals, g.policies, g.routes)
 	g.hosts = newHosts(c.NodeName, g.things, g.locals, g.policies, g.endpoints)
 	g.hosts.configure(g.settings.now)

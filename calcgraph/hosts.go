@@ -107,7 +107,7 @@ func (hs *hosts) claim(o *api.HostEndpoint, i *drivers.HostIface) int {
 // resolve gives each interface of the host to the HostEndpoint with the strongest claim: one that names it, then one
 // that expects an address of it, then "*"; of equal ones the first by name.
 func (hs *hosts) resolve() {
-	if !hs.stale {
+	if moved := hs.endpoints.chained.look(); !hs.stale && !moved {
 		hs.rejoin()
 		return
 	}
@@ -120,7 +120,7 @@ func (hs *hosts) resolve() {
 	won := map[string][]string{}
 	for i := range hs.ifaces {
 		iface := &hs.ifaces[i]
-		if slices.ContainsFunc(hs.prefixes, func(p string) bool { return strings.HasPrefix(iface.Name, p) }) {
+		if slices.ContainsFunc(hs.prefixes, func(p string) bool { return strings.HasPrefix(iface.Name, p) }) || hs.endpoints.chained.has(iface.Name) {
 			continue
 		}
 		best, bestClaim := "", noClaim

@@ -2,6 +2,8 @@ package calcgraph
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
 	"net/netip"
 
 	"github.com/tortie/tortie/api"
@@ -23,6 +25,7 @@ func compareRemote(a, b remoteAddr) int {
 // that it depends on has changed.
 type routes struct {
 	self    string
+	ranges  bool // those of nodes count as blocks
 	nodes   map[string]*node
 	pools   pools
 	blocks  *blocks
@@ -156,9 +159,15 @@ func (r *routes) setBlock(key api.Key, o *api.BlockAffinity) []Problem {
 	if o != nil {
 		b = readBlock(key, o, &probs)
 	}
+	r.replaceBlock(key, b)
+	return probs.list
+}
+
+// replaceBlock has b, nil for none, in the place of what key was.
+func (r *routes) replaceBlock(key api.Key, b *block) {
 	old := r.blocks.byKey[key]
 	if old != nil && b != nil && *old == *b {
-		return probs.list
+		return
 	}
 	if old != nil {
 		r.blocks.remove(old)
@@ -170,7 +179,33 @@ func (r *routes) setBlock(key api.Key, o *api.BlockAffinity) []Problem {
 		r.mark(b.prefix)
 		r.markWithin(b.prefix)
 	}
-	return probs.list
+}
+
+// setRanges takes in the ranges of a node.
+func (r *routes) setRanges(key api.Key, o *api.Node, probs *problems) {
+	if !r.ranges {
+		return
+	}
+	keyOf := func(p netip.Prefix) api.Key { return api.Key{Kind: key.Kind, Name: key.Name, Namespace: p.String()} }
+	now := map[api.Key]netip.Prefix{}
+	if o != nil {
+		for i, text := range o.Status.PodCIDRs {
+			p, err := api.ParsePrefix(text)
+			if err != nil {
+				probs.add(fmt.Sprintf("status.podCIDRs[%d]", i), "the range is ignored: %v", err)
+				continue
+			}
+			now[keyOf(p)] = p
+		}
+	}
+	for b := range maps.Clone(r.blocks.byNode[key.Name]) {
+		if _, still := now[b.key]; b.key.Kind == key.Kind && !still {
+			r.replaceBlock(b.key, nil)
+		}
+	}
+	for k, p := range now {
+		r.replaceBlock(k, &block{key: k, prefix: p, node: key.Name})
+	}
 }
 
 func (r *routes) setNode(key api.Key, o *api.Node) []Problem {
@@ -179,6 +214,7 @@ func (r *routes) setNode(key api.Key, o *api.Node) []Problem {
 	if o != nil {
 		n = readNode(o, &probs)
 	}
+	r.setRanges(key, o, &probs)
 	old := r.nodes[key.Name]
 	if n == nil {
 		delete(r.nodes, key.Name)

@@ -28,6 +28,11 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	if c.Chained {
+		if err := c.behind(prev, at, &req); err != nil {
+			return err
+		}
+	}
 	ns, err := openNetns(at.netns)
 	if err != nil {
 		return err

@@ -37,6 +37,7 @@ type conf struct {
 	Socket    string
 	NotesDir  string
 	Timeout   time.Duration
+	Chained   bool // the interface is another plugin's, the one before
 	MTU       int
 	Namespace string
 	Labels    map[string]string
@@ -87,7 +88,7 @@ func (c *conf) delegated() bool { return c.IPAM.Type != "" && c.IPAM.Type != ipa
 func (c *conf) fields(minimal bool, timeout *string) map[string]any {
 	m := map[string]any{
 		"cniVersion": &c.CNIVersion, "name": &c.Name, "socket": &c.Socket, "notesDir": &c.NotesDir,
-		"timeout": timeout, "cni.dev/valid-attachments": &c.Valid,
+		"timeout": timeout, "cni.dev/valid-attachments": &c.Valid, "chained": &c.Chained,
 	}
 	if minimal {
 		return m

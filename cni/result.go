@@ -19,6 +19,9 @@ func (c *conf) result(at attachment, r agentapi.AttachResponse, prev, ipam *curr
 	if prev != nil {
 		out.Interfaces, out.IPs, out.Routes, out.DNS = prev.Interfaces, prev.IPs, prev.Routes, prev.DNS
 	}
+	if c.Chained {
+		return out // nothing was made
+	}
 	out.Interfaces = append(out.Interfaces,
 		&current.Interface{Name: r.HostIface, Mac: r.HostMAC, Mtu: r.MTU},
 		&current.Interface{Name: at.iface, Mac: r.MAC, Mtu: r.MTU, Sandbox: at.netns})

@@ -28,6 +28,9 @@ func (p *Plugin) Check(args *skel.CmdArgs) error {
 		return invalid("prevResult is missing: a CHECK comes with what ADD has returned")
 	}
 	addrs, ok := addressesIn(prev, at)
+	if c.Chained {
+		addrs, ok = addressesBefore(prev, at), true
+	}
 	if !ok || len(addrs) == 0 {
 		return types.NewError(CodeDiffers, fmt.Sprintf("prevResult gives interface %s of %s no address", at.iface, at.netns), "")
 	}

@@ -138,6 +138,13 @@ type Attacher interface {
 	Check(ctx context.Context, a Attachment) error
 }
 
+// Finder finds workloads that somebody else has plugged in.
+type Finder interface {
+	// Find returns what there is: the host's side of the workload's interface, which may have any name, and the MAC. Of a
+	// only ID, Netns and Addrs count. It is an error if policy could not see all that the interface passes.
+	Find(ctx context.Context, a Attachment) (Attached, error)
+}
+
 // HostInterface is one interface of the host, as the driver sees it.
 type HostIface struct {
 	Name   string

@@ -2,7 +2,9 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -183,6 +185,9 @@ type CNI struct {
 	// IPAddrsNoIPAM lets pods have the addresses that they say themselves, outside every pool: their annotation
 	// cni.projectcalico.org/ipAddrsNoIpam.
 	IPAddrsNoIPAM bool `json:"ipAddrsNoIpam,omitempty"`
+	// ChainTo is the name of another plugin's network, whose configuration is in ConfDir: what it plugs in gets policy. Ours is
+	// then its configuration with our plugin as the last, and Network and IPAM say nothing.
+	ChainTo string `json:"chainTo,omitempty"`
 }
 
 // Duration is written "90s" or "1h30m".
@@ -268,6 +273,7 @@ func (c Config) Graph() calcgraph.Config {
 		NodeName: c.NodeName, WorkloadPrefixes: []string{c.InterfacePrefix}, MTU: c.MTU, EndpointToHost: toHost[c.EndpointToHost],
 		CutEstablished: c.CutEstablished, VXLANPort: c.VXLANPort, AllowEncapFromWorkloads: c.AllowEncapFromWorkloads,
 		SourceSpoofing: spoofing[c.WorkloadSourceSpoofing], NATExclusions: c.NATExclusions, Fixed: c.Fixed(),
+		NodeRanges: c.CNI.ofNode(),
 	}
 	for _, f := range c.FailsafeIn {
 		g.FailsafeIn = append(g.FailsafeIn, drivers.Failsafe(f))
@@ -359,10 +365,19 @@ func (c CNI) validate() []error {
 			errs = append(errs, fmt.Errorf("%s: %q: want an absolute path", field, dir))
 		}
 	}
+	if c.ChainTo != "" && c.IPAM != nil {
+		errs = append(errs, errors.New("cni.ipam: the plugin of cni.chainTo gives the addresses: there can be no other"))
+	}
 	if t, ok := c.IPAM["type"].(string); c.IPAM != nil && (!ok || t == "") {
 		errs = append(errs, errors.New("cni.ipam.type: want the name of an IPAM plugin, or tortie"))
 	}
 	return errs
+}
+
+// ofNode says whether addresses come from the range that the cluster has given the node.
+func (c CNI) ofNode() bool {
+	text, err := json.Marshal(c.IPAM)
+	return err == nil && bytes.Contains(text, []byte(`"usePodCidr`))
 }
 
 const networkLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"

@@ -14,6 +14,7 @@ type Conf struct {
 	Network          string
 	Socket, NotesDir string         // the agent's
 	IPAM             map[string]any // nil = Tortie's own
+	ChainTo          string         // the network of another plugin, behind which ours comes; "" = none
 }
 
 // chained are plugins that come behind ours, if they are there: the ports of the host that pods ask for, and their limits of
@@ -38,14 +39,7 @@ func (c Conf) list(podCIDRs []string, there func(plugin string) bool) ([]byte, e
 		}
 		ipam = filled.(map[string]any) // of a map it makes a map
 	}
-	ours := map[string]any{"type": PluginName, "ipam": ipam, "capabilities": map[string]bool{"ips": true, "mac": true, "dns": true}}
-	if c.Socket != agentapi.DefaultSocket {
-		ours["socket"] = c.Socket
-	}
-	if c.NotesDir != agentapi.DefaultNotesDir {
-		ours["notesDir"] = c.NotesDir
-	}
-	plugins := []any{ours}
+	plugins := []any{c.ours(map[string]any{"ipam": ipam, "capabilities": map[string]bool{"ips": true, "mac": true, "dns": true}})}
 	for _, p := range chained {
 		if there(p.plugin) {
 			plugins = append(plugins, map[string]any{"type": p.plugin, "capabilities": map[string]bool{p.capability: true}})
@@ -53,6 +47,18 @@ func (c Conf) list(podCIDRs []string, there func(plugin string) bool) ([]byte, e
 	}
 	b, err := json.MarshalIndent(map[string]any{"cniVersion": "1.0.0", "name": c.Network, "plugins": plugins}, "", "  ")
 	return append(b, '\n'), err
+}
+
+// ours is what the configuration of our plugin says, with keys.
+func (c Conf) ours(keys map[string]any) map[string]any {
+	keys["type"] = PluginName
+	if c.Socket != agentapi.DefaultSocket {
+		keys["socket"] = c.Socket
+	}
+	if c.NotesDir != agentapi.DefaultNotesDir {
+		keys["notesDir"] = c.NotesDir
+	}
+	return keys
 }
 
 // fill is v with the stand-ins replaced.

@@ -146,10 +146,16 @@ func (i *Installer) putConf() error {
 	if i.o.PodCIDRs != nil {
 		cidrs = i.o.PodCIDRs()
 	}
-	want, err := i.o.Conf.list(cidrs, func(plugin string) bool {
-		st, err := os.Stat(filepath.Join(i.o.BinDir, plugin))
-		return i.o.BinDir != "" && err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
-	})
+	var want []byte
+	var err error
+	if i.o.Conf.ChainTo != "" {
+		want, err = i.chain()
+	} else {
+		want, err = i.o.Conf.list(cidrs, func(plugin string) bool {
+			st, err := os.Stat(filepath.Join(i.o.BinDir, plugin))
+			return i.o.BinDir != "" && err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
+		})
+	}
 	if err == nil {
 		err = i.put(filepath.Join(i.o.ConfDir, i.o.ConfName), want, 0o644, maxConf)
 	}
@@ -182,19 +188,26 @@ func (i *Installer) inFront() error {
 	if i.o.ConfDir == "" {
 		return nil
 	}
+	files, err := i.confs()
+	if err != nil || len(files) == 0 || files[0] == i.o.ConfName {
+		return err
+	}
+	return fmt.Errorf("the runtime takes %s, which comes before %s in %s: remove it, or give ours another name (cni.confName)",
+		files[0], i.o.ConfName, i.o.ConfDir)
+}
+
+// confs are the names of all configurations, in the order in which the runtime takes them.
+func (i *Installer) confs() ([]string, error) {
 	files, err := os.ReadDir(i.o.ConfDir) // sorted by name
 	if err != nil {
-		return fmt.Errorf("reading what CNI configurations there are: %w", err)
+		return nil, fmt.Errorf("reading what CNI configurations there are: %w", err)
 	}
+	var names []string
 	for _, f := range files {
 		switch filepath.Ext(f.Name()) {
 		case ".conf", ".conflist", ".json":
-			if f.Name() == i.o.ConfName {
-				return nil
-			}
-			return fmt.Errorf("the runtime takes %s, which comes before %s in %s: remove it, or give ours another name (cni.confName)",
-				f.Name(), i.o.ConfName, i.o.ConfDir)
+			names = append(names, f.Name())
 		}
 	}
-	return nil
+	return names, nil
 }

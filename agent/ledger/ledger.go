@@ -55,6 +55,7 @@ type Entry struct {
 	Addrs     []netip.Addr `json:"addrs"`
 	MTU       int          `json:"mtu,omitempty"`       // as asked for; 0 = the node's
 	Allocated bool         `json:"allocated,omitempty"` // addresses of it come from pools
+	Chained   bool         `json:"chained,omitempty"`   // another plugin has made the interface, and removes it
 	Namespace string       `json:"namespace"`           // of its WorkloadEndpoint
 	Name      string       `json:"name"`                // of its WorkloadEndpoint; "" = it is not known
 	Network   string       `json:"network,omitempty"`   // the CNI network; "" = none

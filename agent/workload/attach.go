@@ -50,6 +50,11 @@ func (w *Workloads) Attach(ctx context.Context, r agentapi.AttachRequest, netns 
 		}
 		clock.done(stepPod)
 	}
+	if r.Chained {
+		if err := w.chained(ctx, &want, o, netns); err != nil {
+			return agentapi.AttachResponse{}, err
+		}
+	}
 	unlock, err := w.locks.lock(ctx, want.ID())
 	if err != nil {
 		return agentapi.AttachResponse{}, waitError("attach: waiting for another request about this workload", err)
@@ -111,6 +116,8 @@ func (w *Workloads) plan(r agentapi.AttachRequest, netns *os.File) (ledger.Entry
 		return none, nil, errors.New("interface: want a name of 1 to 15 letters")
 	case netns == nil:
 		return none, nil, errors.New("no network namespace came with the request")
+	case r.Chained && planChained(r) != nil:
+		return none, nil, planChained(r)
 	case len(given(r)) > maxAddrs:
 		return none, nil, fmt.Errorf("addresses: want at most %d", maxAddrs)
 	case r.MTU < 0 || r.MTU > 65535:
@@ -169,7 +176,7 @@ func (w *Workloads) enter(ctx context.Context, r agentapi.AttachRequest, j *job)
 		if len(want.Addrs) == 0 && had.Allocated {
 			want.Addrs = had.Addrs
 		}
-		if !slices.Equal(had.Addrs, want.Addrs) || had.MTU != want.MTU || had.MAC != want.MAC || endpointKey(had) != endpointKey(want) {
+		if !sameAs(had, want) {
 			return agentapi.Errorf(agentapi.CodeConflict,
 				"interface %s of sandbox %s is plugged in already, as %s/%s with %v: detach it first", had.Interface, had.Sandbox,
 				had.Namespace, had.Name, had.Addrs)
@@ -229,7 +236,7 @@ func (w *Workloads) plug(ctx context.Context, j *job) (agentapi.AttachResponse, 
 	var none agentapi.AttachResponse
 	e := j.entry
 	cut := w.startCut(ctx, e)
-	made, err := w.o.Attacher.Attach(ctx, attachment(e, fmt.Sprintf("/proc/self/fd/%d", j.netns.Fd())))
+	made, err := w.attacher(e).Attach(ctx, attachment(e, fmt.Sprintf("/proc/self/fd/%d", j.netns.Fd())))
 	j.clock.done(stepLink)
 	addLink.Hit()
 	cutErr := <-cut

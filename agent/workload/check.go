@@ -39,7 +39,7 @@ func (w *Workloads) Check(ctx context.Context, r agentapi.CheckRequest, netns *o
 	if len(r.Addresses) > 0 && !slices.Equal(sorted(r.Addresses), sorted(e.Addrs)) {
 		errs = append(errs, fmt.Errorf("its addresses are %v, not %v", e.Addrs, r.Addresses))
 	}
-	errs = append(errs, w.o.Attacher.Check(ctx, attachment(e, fmt.Sprintf("/proc/self/fd/%d", netns.Fd()))))
+	errs = append(errs, w.attacher(e).Check(ctx, attachment(e, fmt.Sprintf("/proc/self/fd/%d", netns.Fd()))))
 	wait, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
 	errs = append(errs, w.o.Plane.WaitEnforced(wait, id, 0, 0))

@@ -105,7 +105,7 @@ func (w *Workloads) unplug(ctx context.Context, e ledger.Entry) error {
 		return waitError("detach: cutting its flows", err)
 	}
 	delCut.Hit()
-	if err := w.o.Attacher.Detach(ctx, attachment(e, "")); err != nil {
+	if err := w.attacher(e).Detach(ctx, attachment(e, "")); err != nil {
 		return fmt.Errorf("detach: removing the interface: %w", err)
 	}
 	delLink.Hit()

@@ -267,7 +267,7 @@ func (w *Workloads) Busy(id drivers.EndpointID) bool { return w.locks.held(id) }
 
 // graphEntry is e in the graph's words.
 func graphEntry(e ledger.Entry) *calcgraph.LedgerEntry {
-	return &calcgraph.LedgerEntry{Name: endpointKey(e), UID: e.UID, Iface: e.HostIface, MAC: e.MAC, Addrs: e.Addrs}
+	return &calcgraph.LedgerEntry{Name: endpointKey(e), UID: e.UID, Iface: e.HostIface, MAC: e.MAC, Addrs: e.Addrs, Chained: e.Chained}
 }
 
 func endpointKey(e ledger.Entry) api.Key {

@@ -68,6 +68,7 @@ type Driver struct {
 var (
 	_ drivers.Driver     = (*Driver)(nil)
 	_ drivers.Attacher   = (*Driver)(nil)
+	_ drivers.Finder     = (*Driver)(nil)
 	_ drivers.Inventory  = (*Driver)(nil)
 	_ drivers.Inspector  = (*Driver)(nil)
 	_ drivers.Cleaner    = (*Driver)(nil)

@@ -95,9 +95,11 @@ type AttachRequest struct {
 	Interface string       `json:"interface"`           // inside the namespace: "eth0"
 	Addresses []netip.Addr `json:"addresses,omitempty"` // that somebody else has allocated; none: see Allocate
 	Allocate  *Allocate    `json:"allocate,omitempty"`
-	MAC       string       `json:"mac,omitempty"`
-	MTU       int          `json:"mtu,omitempty"` // 0 = the agent's
-	Workload  Workload     `json:"workload"`
+	// Chained: another plugin has made the interface, with Addresses, and routes to it; the agent has policy enforced there.
+	Chained  bool     `json:"chained,omitempty"`
+	MAC      string   `json:"mac,omitempty"`
+	MTU      int      `json:"mtu,omitempty"` // 0 = the agent's
+	Workload Workload `json:"workload"`
 	// Network is the CNI network that this is an attachment to; "" = none. Garbage is collected by network.
 	Network string `json:"network,omitempty"`
 	// TimeoutMS bounds the whole request in milliseconds; 0 = 30 s.
