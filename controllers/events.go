@@ -109,7 +109,7 @@ func trouble(p policy) (reason, message string) {
 			texts = append(texts, x.Error())
 		}
 		slices.Sort(texts)
-		return reasonPartly, clip("parts of it can't be enforced as they are written, and allow nothing: " + strings.Join(slices.Compact(texts), "; "))
+		return reasonPartly, clip("parts of it can't be enforced as they are written; they allow nothing, and may deny more than they say: " + strings.Join(slices.Compact(texts), "; "))
 	}
 	return "", ""
 }

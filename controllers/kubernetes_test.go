@@ -109,7 +109,7 @@ func TestEvents(t *testing.T) {
 		datastore.Event{Key: api.KeyOf(knp), Object: knp, Problems: []api.Problem{{Path: "spec.ingress[0].ports[0].endPort", Reason: "is below port"}}},
 		datastore.Event{Key: api.KeyOf(kcnp), Object: kcnp, Problems: []api.Problem{{Path: "spec.egress[1].to[0]", Reason: "domainNames are not known"}}},
 		datastore.Event{Key: api.KeyOf(fine), Object: fine},
-		datastore.Event{Key: api.Key{Kind: "StagedNetworkPolicy", Namespace: "prod", Name: "x"}, Problem: errors.New("spec.selector: it ends too early")},
+		datastore.Event{Key: api.Key{Kind: "StagedNetworkPolicy", Namespace: "prod", Name: "x"}, Problem: &datastore.UnreadableError{UID: "u4", Err: errors.New("spec.selector: it ends too early")}},
 	)
 	e := newEvents()
 	step := func() {
@@ -133,9 +133,9 @@ func TestEvents(t *testing.T) {
 	}
 	step()
 	want := []string{
-		"default|policy.networking.k8s.io/v1alpha2|ClusterNetworkPolicy||all|u2|PolicyPartlyUnsupported|parts of it can't be enforced as they are written, and allow nothing: spec.egress[1].to[0]: domainNames are not known+",
-		"prod|networking.k8s.io/v1|NetworkPolicy|prod|web|u1|PolicyPartlyUnsupported|parts of it can't be enforced as they are written, and allow nothing: spec.ingress[0].ports[0].endPort: is below port+",
-		"prod|projectcalico.org/v3|StagedNetworkPolicy|prod|x||PolicyUnreadable|it has no effect: spec.selector: it ends too early+",
+		"default|policy.networking.k8s.io/v1alpha2|ClusterNetworkPolicy||all|u2|PolicyPartlyUnsupported|parts of it can't be enforced as they are written; they allow nothing, and may deny more than they say: spec.egress[1].to[0]: domainNames are not known+",
+		"prod|networking.k8s.io/v1|NetworkPolicy|prod|web|u1|PolicyPartlyUnsupported|parts of it can't be enforced as they are written; they allow nothing, and may deny more than they say: spec.ingress[0].ports[0].endPort: is below port+",
+		"prod|projectcalico.org/v3|StagedNetworkPolicy|prod|x|u4|PolicyUnreadable|it has no effect: spec.selector: it ends too early+",
 	}
 	if diff := cmp.Diff(want, seen()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -160,7 +160,7 @@ func TestEvents(t *testing.T) {
 	tell(datastore.Event{Key: api.KeyOf(kcnp), Object: kcnp}, datastore.Event{Key: api.Key{Kind: "StagedNetworkPolicy", Namespace: "prod", Name: "x"}},
 		datastore.Event{Key: api.KeyOf(knp), Object: knp, Problems: []api.Problem{{Path: "spec", Reason: "is another"}}})
 	step()
-	want[1] = "prod|networking.k8s.io/v1|NetworkPolicy|prod|web|u1|PolicyPartlyUnsupported|parts of it can't be enforced as they are written, and allow nothing: spec: is another++"
+	want[1] = "prod|networking.k8s.io/v1|NetworkPolicy|prod|web|u1|PolicyPartlyUnsupported|parts of it can't be enforced as they are written; they allow nothing, and may deny more than they say: spec: is another++"
 	if diff := cmp.Diff(want, seen()); diff != "" {
 		t.Errorf("later (-want +got):\n%s", diff)
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,8 +66,9 @@ func (c *cluster) shows(want string, args ...string) {
 	}
 }
 
-// TestServer has the controllers work with a real API server: all that they write is as it takes it.
-func TestServer(t *testing.T) {
+// newCluster starts an API server with our kinds.
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
 	s, err := kubetest.Start(t.TempDir(), nil)
 	if errors.Is(err, kubetest.ErrNotAsked) {
 		t.Skip(err)
@@ -74,33 +76,47 @@ func TestServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Stop()
+	t.Cleanup(s.Stop)
 	c := &cluster{t, s}
 	c.kubectl("", "apply", "--server-side", "-f", "../deploy/crds")
 	c.kubectl("", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+	return c
+}
 
-	rc, err := kube.Config{Kubeconfig: s.Kubeconfig()}.RESTConfig()
+func (c *cluster) open(ctx context.Context) (datastore.Store, error) {
+	return kube.Open(ctx, kube.Config{Kubeconfig: c.Kubeconfig()})
+}
+
+// control runs the controllers until the test ends.
+func (c *cluster) control() *Controllers {
+	t := c.t
+	t.Helper()
+	rc, err := kube.Config{Kubeconfig: c.Kubeconfig()}.RESTConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
 	core, leases := corev1client.NewForConfigOrDie(rc), coordinationv1client.NewForConfigOrDie(rc)
-	open := func(ctx context.Context) (datastore.Store, error) {
-		return kube.Open(ctx, kube.Config{Kubeconfig: s.Kubeconfig()})
-	}
-	all, err := New(Config{OpenStore: open, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Registry: prometheus.NewRegistry(),
+	all, err := New(Config{OpenStore: c.open, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Registry: prometheus.NewRegistry(),
 		Kubernetes: &Kubernetes{Core: core, Lease: Lease{Client: leases, Namespace: "default", Identity: "test"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- all.Run(ctx) }()
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return all
+}
+
+// TestServer has the controllers work with a real API server: all that they write is as it takes it.
+func TestServer(t *testing.T) {
+	c := newCluster(t)
+	all := c.control()
 
 	// Tiers: the built-in ones come, and one that is deleted waits for its policies, and says so.
 	c.shows("default: kube-admin: kube-baseline: ", "get", "tiers", "-o", "jsonpath={range .items[*]}{.metadata.name}:{.metadata.finalizers[0]} {end}")
@@ -121,7 +137,7 @@ func TestServer(t *testing.T) {
 	c.kubectl("{apiVersion: projectcalico.org/v3, kind: KubeControllersConfiguration, metadata: {name: default}, spec: {controllers: {node: {leakGracePeriod: 3s, hostEndpoint: {autoCreate: Enabled}}}}}", "apply", "-f", "-")
 	c.shows(`* ["192.0.2.1"]`, "get", "hostendpoint", "n1-auto-hep", "-o", "jsonpath={.spec.interfaceName} {.spec.expectedIPs}")
 
-	c.addresses(open)
+	c.addresses(c.open)
 	// What they say of themselves.
 	if missing, problems := all.Ready(); len(missing)+len(problems) > 0 || all.Live() != nil {
 		t.Errorf("ready: %v %v, live: %v", missing, problems, all.Live())
@@ -132,6 +148,48 @@ func TestServer(t *testing.T) {
 		"{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: dns}, spec: {tier: ops, selector: all(), types: [Ingress]}}", "apply", "-f", "-")
 	c.shows("tortie.io/policies", "get", "tier", "ops", "-o", "jsonpath={.metadata.finalizers[0]}")
 	c.kubectl("", "delete", "-f", "../deploy/crds", "--timeout=60s")
+}
+
+// TestDescribed: whoever describes a policy that can't be enforced as it is written reads why, also if nothing of it can.
+func TestDescribed(t *testing.T) {
+	c := newCluster(t)
+	// The kind is no part of Kubernetes, and its schema may be a newer one than this release knows.
+	c.kubectl(`{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "clusternetworkpolicies.policy.networking.k8s.io",
+		"annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/network-policy-api/pull/300"}},
+		"spec": {"group": "policy.networking.k8s.io", "scope": "Cluster", "names": {"kind": "ClusterNetworkPolicy", "plural": "clusternetworkpolicies"},
+		"versions": [{"name": "v1alpha2", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}}`, "apply", "-f", "-")
+	c.kubectl("", "wait", "--for=condition=Established", "crd/clusternetworkpolicies.policy.networking.k8s.io", "--timeout=60s")
+	c.control()
+	for _, x := range []struct {
+		object, yaml string
+		want         []string
+	}{
+		{"clusternetworkpolicy/domains", `{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: domains},
+			spec: {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Accept, to: [{nodes: {}}]}, {action: Accept, to: [{domainNames: [example.com]}]}]}}`,
+			[]string{"Warning  PolicyPartlyUnsupported", "they allow nothing, and may deny more than they say: spec.egress[1].to[0].domainNames: domain names are not followed; name networks\n"}},
+		{"clusternetworkpolicy/nobody", `{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: nobody},
+			spec: {tier: Admin, priority: 5, subject: {serviceAccounts: {}}, egress: [{action: Accept, to: [{nodes: {}}]}]}}`,
+			[]string{"Warning  PolicyUnreadable", "it has no effect: ", "spec.subject.serviceAccounts: unknown field\n"}},
+	} {
+		c.kubectl(x.yaml, "apply", "-f", "-")
+		c.describes(x.object, x.want)
+	}
+}
+
+// describes waits until kubectl describe says all of want of an object's Events.
+func (c *cluster) describes(object string, want []string) {
+	c.t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for tick := time.NewTicker(200 * time.Millisecond); ; <-tick.C {
+		got, err := c.try("", "describe", object)
+		_, events, _ := strings.Cut(got, "\nEvents:")
+		if err == nil && !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(events, w) }) {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("kubectl describe %s: %v\n%s\nwants %q", object, err, got, want)
+		}
+	}
 }
 
 // addresses has one pod that lives, one that finished and one that is gone: only the first keeps its address, and what a

@@ -86,6 +86,10 @@ func (w *world) set(e datastore.Event) {
 		if e.Object != nil {
 			p.uid = e.Object.GetUID()
 		}
+		var unread *datastore.UnreadableError
+		if errors.As(e.Problem, &unread) {
+			p.uid = types.UID(unread.UID)
+		}
 		if e.Object != nil || e.Problem != nil {
 			w.policies[e.Key] = p
 		}
