@@ -39,9 +39,10 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	}
 	defer ns.Close()
 
+	ag := p.dial(c.Socket)
+	c.reached(ag, at, a)
 	ctx, cancel := within(c.Timeout)
 	defer cancel()
-	ag := p.dial(c.Socket)
 	// First of all the agent: no address is allocated while it is away, nor a second one for what is plugged in.
 	had, err := ready(ctx, ag, at)
 	if err != nil {

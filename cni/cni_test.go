@@ -217,6 +217,50 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
+// The ADD of a pod waits longer for an agent that is away, in an upgrade for example, than for one that can't do it yet.
+func TestAway(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		cniArgs  string
+		conf     map[string]any
+		list     []error
+		min, max time.Duration
+	}{
+		{"a pod, no agent", "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b", nil, []error{errGone}, awayTime + defaultTimeout, 4*time.Minute - 10*time.Second},
+		{"no pod, no agent", "", nil, []error{errGone}, defaultTimeout, defaultTimeout + time.Second},
+		{"a pod, and what it waits at most is said", "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b", map[string]any{"timeout": "20s"}, []error{errGone},
+			20 * time.Second, 21 * time.Second},
+		{"a pod, an agent that waits for something", "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b", nil,
+			[]error{errGone, agentapi.Errorf(agentapi.CodeUnavailable, "it waits")}, defaultTimeout, defaultTimeout + time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d, _, _ := newDesk(t)
+				d.answers["list"] = tc.list
+				at := attachment{sandbox: "c1", iface: "eth0"}
+				c, err := parse(args(t, "", tc.conf).StdinData, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				a, err := parseArgs(tc.cniArgs)
+				if err != nil {
+					t.Fatal(err)
+				}
+				start := time.Now()
+				c.reached(d, at, a)
+				ctx, cancel := within(c.Timeout)
+				defer cancel()
+				if _, err := ready(ctx, d, at); codeOf(c.asked("adding", err)) != types.ErrTryAgainLater {
+					t.Errorf("%v, want code %d", err, types.ErrTryAgainLater)
+				}
+				if took := time.Since(start); took < tc.min || took > tc.max {
+					t.Errorf("it took %v, want %v to %v", took, tc.min, tc.max)
+				}
+			})
+		})
+	}
+}
+
 func TestGCGoesOn(t *testing.T) {
 	d, p, _ := newDesk(t)
 	for _, s := range []string{"a", "b", "c", "d"} {

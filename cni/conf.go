@@ -37,7 +37,8 @@ type conf struct {
 	Socket    string
 	NotesDir  string
 	Timeout   time.Duration
-	Chained   bool // the interface is another plugin's, the one before
+	Away      time.Duration // how long the ADD of a pod waits for an agent before that
+	Chained   bool          // the interface is another plugin's, the one before
 	MTU       int
 	Namespace string
 	Labels    map[string]string
@@ -109,7 +110,7 @@ func parse(b []byte, minimal bool) (*conf, error) {
 	if err := json.Unmarshal(b, &keys); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "reading the network configuration", err.Error())
 	}
-	c := &conf{Socket: agentapi.DefaultSocket, NotesDir: agentapi.DefaultNotesDir, Timeout: defaultTimeout}
+	c := &conf{Socket: agentapi.DefaultSocket, NotesDir: agentapi.DefaultNotesDir, Timeout: defaultTimeout, Away: awayTime}
 	timeout := ""
 	fields := c.fields(minimal, &timeout)
 	for _, key := range sortedKeys(keys) {
@@ -132,7 +133,7 @@ func parse(b []byte, minimal bool) (*conf, error) {
 		if err != nil || d <= 0 || d > maxTimeout {
 			return nil, invalid("timeout: %q is no duration between 0 and %v, such as \"60s\"", timeout, maxTimeout)
 		}
-		c.Timeout = d
+		c.Timeout, c.Away = d, 0 // all that was asked for
 	}
 	return c, nil
 }

@@ -12,6 +12,10 @@ import (
 )
 
 const (
+	// awayTime is how long the ADD of a pod waits for an agent that can't be asked, before the timeout begins: so long the
+	// image of the next one may take to come. Together they are less than the four minutes after which a kubelet makes the
+	// sandbox again.
+	awayTime = 150 * time.Second
 	// answerTime bounds requests that nothing has to be waited for; a shorter timeout of the configuration does, too.
 	answerTime = 5 * time.Second
 	// detachTime bounds a detach.
@@ -37,6 +41,22 @@ func untilDone(ctx context.Context, ask func(context.Context) error) error {
 			return last
 		}
 	}
+}
+
+// reached waits, for a pod, until there is an agent that can be asked, whatever it answers.
+func (c *conf) reached(ag agent, at attachment, a cniArgs) {
+	if a.pod == "" || c.Away == 0 {
+		return
+	}
+	ctx, cancel := within(c.Away)
+	defer cancel()
+	_ = untilDone(ctx, func(ctx context.Context) error { // who asks next says what is wrong
+		_, err := ag.List(ctx, agentapi.ListRequest{Sandbox: at.sandbox, Interface: at.iface})
+		if answered(err) {
+			return nil
+		}
+		return err
+	})
 }
 
 // ready waits until the agent can attach workloads, and returns the attachment if it is there already.
