@@ -11,7 +11,7 @@ IMAGE_NAMES ?= $(IMAGE):$(shell sed -n 's/^appVersion: *//p' deploy/helm/tortie/
 ROOT    := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E env "PATH=$$PATH")
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build bin/tortie, bin/tortie-cni and bin/tortie-lab
 	@scripts/deps.sh build
@@ -75,6 +75,10 @@ soak: ## The tests that choose at random, for SOAKTIME (default 60m) with fresh 
 	@scripts/deps.sh test
 	@$(ROOT) env SOAKTIME=$(or $(SOAKTIME),60m) scripts/soak.sh $(PARTS)
 
+kubebench: images ## Pod start, a thousand watchers, an idle cluster, on real Kubernetes, into docs/benchmarks.md (ROWS=idle, KUBEBENCH=flags)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/tortie-kubebench ./test/e2e/tortie-kubebench
+	$(ROOT) $(BIN)/tortie-kubebench $(if $(ROWS),-rows $(ROWS)) $(KUBEBENCH)
+
 bench: build ## Measure everything that has a budget, on a quiet machine, into docs/benchmarks.md (ROWS=regexp, SIZE=quick, BENCHTIME=2s)
 	@scripts/deps.sh test
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tortie-bench ./test/bench/tortie-bench
@@ -94,4 +98,4 @@ clean: ## Remove what was built, and what an interrupted lab left behind
 	@[ ! -x $(BIN)/tortie-lab ] || $(ROOT) $(BIN)/tortie-lab clean
 	rm -rf $(BIN)
 
-.PHONY: mutate e2e help build images demo lab check test soak bench fuzz vuln clean
+.PHONY: mutate e2e kubebench help build images demo lab check test soak bench fuzz vuln clean

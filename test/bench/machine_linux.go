@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// thisMachine describes the machine; what it can't find out stays empty. root is the folder of the sources.
-func thisMachine(root string) Machine {
+// ThisMachine describes the machine; what it can't find out stays empty. root is the folder of the sources.
+func ThisMachine(root string) Machine {
 	m := Machine{CPUs: runtime.NumCPU(), CPU: "unknown CPU", Commit: "unknown", Kernel: "unknown"}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {

@@ -100,7 +100,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, fmt.Errorf("cleaning up after earlier runs: %w", err)
 	}
 	began := time.Now()
-	m := &measurement{Options: o, report: &Report{Machine: thisMachine(o.Root), Date: began, Size: o.Size.Name}}
+	m := &measurement{Options: o, report: &Report{Machine: ThisMachine(o.Root), Date: began, Size: o.Size.Name}}
 	r := &runner{m: m}
 	var errs []error
 	for i, row := range rows() {

@@ -1,0 +1,160 @@
+package kubebench
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tortie/tortie/test/bench"
+)
+
+// Rows are what can be measured, in the order of the page.
+var Rows = []string{"podstart", "watchers", "idle"}
+
+// Table is what one row of a run has measured.
+type Table struct {
+	Row     string        `json:"row"`
+	Title   string        `json:"title"`
+	Command string        `json:"command"`
+	Date    time.Time     `json:"date"`
+	Took    time.Duration `json:"took"`
+	Machine bench.Machine `json:"machine"`
+	Notes   []string      `json:"notes,omitempty"` // how it was measured
+	Head    []string      `json:"head"`
+	Lines   [][]string    `json:"lines"`
+}
+
+// Report has the last table of each row.
+type Report struct {
+	Tables []*Table `json:"tables"`
+}
+
+// ReadReport reads the report of earlier runs; there need be none.
+func ReadReport(file string) (*Report, error) {
+	r := &Report{}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return r, nil
+}
+
+// Add puts a table in the place of an earlier one of the same row.
+func (r *Report) Add(t *Table) {
+	r.Tables = slices.DeleteFunc(r.Tables, func(was *Table) bool { return was.Row == t.Row })
+	r.Tables = append(r.Tables, t)
+	slices.SortStableFunc(r.Tables, func(a, b *Table) int { return slices.Index(Rows, a.Row) - slices.Index(Rows, b.Row) })
+}
+
+// Write writes the report where ReadReport finds it.
+func (r *Report) Write(file string) error {
+	data, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(data, '\n'), 0o644)
+}
+
+const (
+	beginMark = "<!-- begin: make kubebench -->"
+	endMark   = "<!-- end: make kubebench -->"
+)
+
+// Splice puts the report between the markers of a page.
+func (r *Report) Splice(page string) (string, error) {
+	head, rest, ok := strings.Cut(page, beginMark)
+	_, tail, closed := strings.Cut(rest, endMark)
+	if !ok || !closed {
+		return "", fmt.Errorf("the page has no lines %q and %q to write between", beginMark, endMark)
+	}
+	return head + beginMark + "\n" + r.Markdown() + endMark + tail, nil
+}
+
+// Markdown is the report as a section of a page.
+func (r *Report) Markdown() string {
+	var w strings.Builder
+	for _, t := range r.Tables {
+		fmt.Fprintf(&w, "\n#### %s\n\n%s", t.Title, t.Markdown())
+	}
+	return w.String()
+}
+
+// busy is the load average from which a machine counts as one that has other work.
+const busy = 1.0
+
+// Markdown is the table with what belongs to it.
+func (t *Table) Markdown() string {
+	var w strings.Builder
+	m := t.Machine
+	fmt.Fprintf(&w, "%s, commit %s, `%s`, %v. Linux %s, %d x %s; the load average was %.2f when it began.\n", t.Date.UTC().Format("2006-01-02 15:04"), m.Commit,
+		t.Command, t.Took.Round(time.Second), m.Kernel, m.CPUs, m.CPU, m.Load)
+	if m.Load > busy {
+		w.WriteString("**The machine had other work: what compares is worth more here than times.**\n")
+	}
+	w.WriteString("\n")
+	row := func(cells []string) { fmt.Fprintf(&w, "| %s |\n", strings.Join(cells, " | ")) }
+	row(t.Head)
+	fmt.Fprintf(&w, "|---%s|\n", strings.Repeat("|--:", len(t.Head)-1))
+	for _, l := range t.Lines {
+		row(l)
+	}
+	if len(t.Notes) > 0 {
+		w.WriteString("\n")
+	}
+	for _, n := range t.Notes {
+		fmt.Fprintf(&w, "- %s\n", n)
+	}
+	return w.String()
+}
+
+// ms are samples in milliseconds.
+type ms []float64
+
+func (s ms) quantile(q float64) float64 { return bench.Quantile(s, q) }
+
+// cell is the median, the 99th of a hundred, and the largest.
+func (s ms) cell() string {
+	if len(s) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%s / %s / %s", figure(s.quantile(0.5)), figure(s.quantile(0.99)), figure(slices.Max(s)))
+}
+
+// against compares medians and 99ths with those of others.
+func (s ms) against(o ms) string {
+	if len(s) == 0 || len(o) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f / %.2f", s.quantile(0.5)/o.quantile(0.5), s.quantile(0.99)/o.quantile(0.99))
+}
+
+// figure writes a number with three digits that count.
+func figure(v float64) string {
+	switch a := math.Abs(v); {
+	case a >= 99.5:
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	case a >= 9.95:
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 2, 64)
+}
+
+// verdict says whether a budget of at most so much is met.
+func verdict(got, most float64) string {
+	if got <= most {
+		return "met"
+	}
+	return "**not met**"
+}

@@ -1,0 +1,34 @@
+package kubebench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/tortie/tortie/test/bench"
+)
+
+// Run measures a row.
+func Run(ctx context.Context, o *Options, row string) (t *Table, err error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("needs root: it makes a cluster of namespaces")
+	}
+	measure := map[string]func(context.Context, *Options) (*Table, error){"podstart": PodStart, "watchers": Watchers, "idle": Idle}[row]
+	if measure == nil {
+		return nil, fmt.Errorf("no row %q; there are %v", row, Rows)
+	}
+	began, machine := time.Now(), bench.ThisMachine(o.Root)
+	undo, err := first()
+	if err != nil {
+		return nil, err
+	}
+	defer undo()
+	if t, err = measure(ctx, o); err != nil {
+		return nil, err
+	}
+	t.Row, t.Date, t.Took, t.Machine = row, began, time.Since(began), machine
+	t.Command = fmt.Sprintf("make kubebench ROWS=%s", row)
+	return t, nil
+}

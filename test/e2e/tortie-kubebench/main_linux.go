@@ -1,0 +1,120 @@
+// Command tortie-kubebench measures Tortie on a real Kubernetes cluster: `make kubebench`.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/tortie/tortie/test/e2e"
+	"github.com/tortie/tortie/test/e2e/kubebench"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	o := options{Options: kubebench.Options{Out: os.Stdout}}
+	if err := o.parse(); err != nil {
+		fmt.Fprintf(os.Stderr, "tortie-kubebench: %v\n", err)
+		return 2
+	}
+	if err := o.run(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "\ntortie-kubebench: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+type options struct {
+	kubebench.Options
+	rows       []string
+	json, page string
+}
+
+func (o *options) parse() (err error) {
+	rows := flag.String("rows", "podstart,watchers", "what to measure, with commas between: "+strings.Join(kubebench.Rows, ", "))
+	flag.IntVar(&o.Pods, "pods", 200, "podstart: pods for each plugin")
+	flag.IntVar(&o.Watchers, "watchers", 1000, "watchers: how many")
+	flag.IntVar(&o.Nodes, "nodes", 3, "watchers: nodes with agents")
+	flag.IntVar(&o.Writes, "writes", 300, "watchers: pods that come, and go")
+	flag.Float64Var(&o.Rate, "rate", 5, "watchers: pods that come in a second, and as many that go")
+	flag.DurationVar(&o.Idle, "idle", time.Hour, "idle: how long nothing happens")
+	since := flag.String("since", "", "idle: time (RFC 3339) since when a cluster that runs already has idled; it is left as it is")
+	flag.StringVar(&o.json, "json", "bin/kubebench.json", "file of the results, those of earlier runs among them")
+	flag.StringVar(&o.page, "page", "docs/benchmarks.md", "page to write the results into; empty: none")
+	flag.Parse()
+	if o.Root, err = os.Getwd(); err != nil {
+		return err
+	}
+	if flag.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	}
+	if o.Pods < 2 || o.Watchers < 0 || o.Nodes < 1 || o.Nodes > 9 || o.Writes < 1 || o.Rate <= 0 || o.Idle <= 0 {
+		return errors.New("want at least two pods, one to nine nodes, a pod that comes and goes, a rate and a time")
+	}
+	o.rows = strings.Split(*rows, ",")
+	for _, row := range o.rows {
+		if !slices.Contains(kubebench.Rows, row) {
+			return fmt.Errorf("-rows: no row %q; there are %s", row, strings.Join(kubebench.Rows, ", "))
+		}
+	}
+	if *since != "" {
+		if o.Since, err = time.Parse(time.RFC3339, *since); err != nil {
+			return fmt.Errorf("-since: %w", err)
+		}
+	}
+	return nil
+}
+
+func (o *options) run(ctx context.Context) error {
+	report, err := kubebench.ReadReport(o.json)
+	if err != nil {
+		return err
+	}
+	if err := (&e2e.Bed{Root: o.Root, Out: o.Out}).Build(ctx); err != nil {
+		return err
+	}
+	var errs []error
+	for _, row := range o.rows {
+		if ctx.Err() != nil {
+			break
+		}
+		t, err := kubebench.Run(ctx, &o.Options, row)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", row, err))
+			continue
+		}
+		fmt.Printf("\n%s\n", t.Markdown())
+		report.Add(t)
+		errs = append(errs, o.record(report))
+	}
+	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// record writes the report down.
+func (o *options) record(report *kubebench.Report) error {
+	if err := report.Write(o.json); err != nil {
+		return err
+	}
+	if o.page == "" {
+		return nil
+	}
+	text, err := os.ReadFile(o.page)
+	if err != nil {
+		return err
+	}
+	spliced, err := report.Splice(string(text))
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.page, err)
+	}
+	return os.WriteFile(o.page, []byte(spliced), 0o644)
+}
