@@ -244,7 +244,7 @@ func (k *Keeper) evict(ctx context.Context, e ledger.Entry) error {
 		}
 		k.w.o.Log.Warn("an address is held for a sandbox that is gone, and used by another one", "address", a, "handle", handle,
 			"endpoint", e.Namespace+"/"+e.Name)
-		if _, err := k.w.o.Addresses.Release(ctx, handle, ipam.ReleaseOptions{}); err != nil {
+		if _, err := k.w.o.Addresses.Release(ctx, handle, ipam.ReleaseOptions{Everywhere: true}); err != nil { // also if it once was released
 			return err
 		}
 	}

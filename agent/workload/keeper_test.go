@@ -104,7 +104,12 @@ func TestKeepsAddress(t *testing.T) {
 // A sandbox that is gone held the address when the backup was made.
 func TestKeepsAddressOfASandboxThatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, _, k, addr := restored(t)
+		h, w, k, addr := restored(t)
+		h.hold(addr, "gone", "node1")
+		// the backup is older than the release of that one
+		if _, err := w.o.Addresses.Release(t.Context(), ipam.HandleOf("gone", "eth0"), ipam.ReleaseOptions{}); err != nil {
+			t.Fatal(err)
+		}
 		h.hold(addr, "gone", "node1")
 		if h.settle(k) {
 			t.Error("something is left")
