@@ -104,9 +104,22 @@ func (f *Flow) Lossless() {
 			f.Errorf("%s: %d of %d exchanges failed, the first at %s: %v", name, n, n+t.OK.Load(), at, err)
 		}
 	}
+	f.sealed()
+	f.Logf("exchanges: %d in one connection (%d late), %d in new ones (%d late); %d tries of a stranger",
+		f.Kept.OK.Load(), f.Kept.Late.Load(), f.Fresh.OK.Load(), f.Fresh.Late.Load(), f.Leaked.Failed.Load())
+}
+
+// Sealed ends a flow of which nothing may come through.
+func (f *Flow) Sealed() {
+	f.Helper()
+	close(f.stop)
+	f.wg.Wait()
+	f.sealed()
+}
+
+func (f *Flow) sealed() {
+	f.Helper()
 	if n := f.Leaked.OK.Load(); n > 0 || f.Leaked.Failed.Load() == 0 {
 		f.Errorf("a stranger came through %d times in %d", n, n+f.Leaked.Failed.Load())
 	}
-	f.Logf("exchanges: %d in one connection (%d late), %d in new ones (%d late); %d tries of a stranger",
-		f.Kept.OK.Load(), f.Kept.Late.Load(), f.Fresh.OK.Load(), f.Fresh.Late.Load(), f.Leaked.Failed.Load())
 }
