@@ -179,7 +179,7 @@ func (a *agent) buildFront() {
 	ready := func() bool { return len(a.missing()) == 0 }
 	if a.cfg.Store.Kubernetes != nil {
 		a.pods = newPods(a.feed)
-		o.Pods, o.NoIPAM = a.pods, a.cfg.CNI.IPAddrsNoIPAM
+		o.Pods, o.NoIPAM, o.FloatingIPs = a.pods, a.cfg.CNI.IPAddrsNoIPAM, a.cfg.CNI.FloatingIPs
 		a.registrar.kube = &kubeNode{bootID: a.bootID, ready: ready, log: a.log}
 	}
 	a.workloads = workload.New(o)

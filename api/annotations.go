@@ -12,6 +12,8 @@ import (
 const (
 	// AnnotationSourcePrefixes is what a pod wants to send from beside its addresses.
 	AnnotationSourcePrefixes = "cni.projectcalico.org/allowedSourcePrefixes"
+	// AnnotationFloatingIPs is the floating addresses of a pod.
+	AnnotationFloatingIPs = "cni.projectcalico.org/floatingIPs"
 )
 
 // AnnotationList reads a list of texts; nil if there is none.
@@ -27,6 +29,23 @@ func AnnotationList(text string) ([]string, error) {
 		return nil, fmt.Errorf("%q names nothing", text)
 	}
 	return list, nil
+}
+
+// AnnotationAddrs reads a list of addresses: all of it or, with an error, none.
+func AnnotationAddrs(text string) ([]netip.Addr, error) {
+	list, err := AnnotationList(text)
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Addr
+	for _, t := range list {
+		a, err := ParseAddr(t)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
 }
 
 // AnnotationPrefixes reads a list of prefixes: all of it or, with an error, none.

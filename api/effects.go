@@ -23,7 +23,6 @@ var effectlessFields = []effectless{
 	{"GlobalNetworkPolicy", "spec.performanceHints", "every node works out only the policies that it needs"},
 	{"StagedNetworkPolicy", "spec.performanceHints", "every node works out only the policies that it needs"},
 	{"StagedGlobalNetworkPolicy", "spec.performanceHints", "every node works out only the policies that it needs"},
-	{"WorkloadEndpoint", "spec.ipNATs", "there are no floating addresses yet"},
 	{"WorkloadEndpoint", "spec.qosControls", "rates and connections are not limited yet; chain the CNI project's bandwidth plugin"},
 	{"WorkloadEndpoint", "spec.ports[].hostPort", "host ports are the portmap plugin's work"},
 	{"WorkloadEndpoint", "spec.ports[].hostIP", "host ports are the portmap plugin's work"},

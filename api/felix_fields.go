@@ -128,7 +128,8 @@ func felixCommon() []FelixField {
 		setting("interfaceExclude", felixText(), "kube-ipvs0").like("-").
 			because("a HostEndpoint for all interfaces takes all but workloads' and the loopback"),
 		setting("disableConntrackInvalidCheck", felixBool(), "false").because("packets that conntrack calls invalid are always dropped"),
-		setting("floatingIPs", felixOnOff(), "Disabled").because("there are no floating addresses yet"),
+		setting("floatingIPs", felixOnOff(), "Disabled").
+			honoured("Enabled: workloads can be reached by the floating addresses that they ask for (ipNATs of a WorkloadEndpoint, a pod's annotation)"),
 		setting("policySyncPathPrefix", felixText(), "").because("there is no enforcer of HTTP rules yet; an Allow with an http clause allows nothing"),
 		setting("istioAmbientMode", felixOnOff(), "Disabled").because("Tortie does not work together with Istio yet"),
 		setting("istioDSCPMark", felixDSCP(), "23").because("Tortie does not work together with Istio yet"),

@@ -28,6 +28,7 @@ type NodeSettings struct {
 	WorkloadPrefixes        []string   // beside Tortie's own
 	AllowEncapFromWorkloads *bool
 	SourceSpoofing          string // Disabled or Any
+	FloatingIPs             string // Enabled or Disabled
 	VXLANPort               uint16
 	ResyncInterval          *time.Duration // 0 = never
 	LogLevel                *slog.Level
@@ -140,6 +141,7 @@ func FelixSettings(c *FelixConfiguration) (NodeSettings, []Problem) {
 		EndpointToHost: said[string](valid, "defaultEndpointToHostAction"),
 		FailsafeIn:     failsafes(valid, "failsafeInboundHostPorts"),
 		FailsafeOut:    failsafes(valid, "failsafeOutboundHostPorts"),
+		FloatingIPs:    said[string](valid, "floatingIPs"),
 		SourceSpoofing: said[string](valid, "workloadSourceSpoofing"),
 		VXLANPort:      uint16(said[int64](valid, "vxlanPort")),
 		ResyncInterval: resync(valid),

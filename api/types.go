@@ -337,7 +337,8 @@ type WorkloadEndpointSpec struct {
 	Partial                    []string       `json:"-"` // as in NetworkSetSpec
 }
 
-// IPNAT is a floating address: what is sent to ExternalIP arrives at InternalIP.
+// IPNAT is a floating address: what is sent to ExternalIP arrives at InternalIP. Of a pod InternalIP is empty: it is the pod's
+// address of the same family.
 type IPNAT struct {
 	InternalIP string `json:"internalIP"`
 	ExternalIP string `json:"externalIP"`

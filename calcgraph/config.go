@@ -31,6 +31,8 @@ type Config struct {
 	AllowEncapFromWorkloads bool
 	// SourceSpoofing says whose allowed source prefixes count.
 	SourceSpoofing SourceSpoofing
+	// FloatingIPs gives workloads the floating addresses that they ask for.
+	FloatingIPs bool
 	// NATExclusions are destinations that are never masqueraded, beside the address pools.
 	NATExclusions []netip.Prefix
 	// NodeRanges has the ranges that the cluster gives each node (podCIDRs) routed like blocks: the addresses of pods come from
@@ -137,6 +139,9 @@ func (c Config) with(s *api.NodeSettings) Config {
 		if x, ok := spoofing[s.SourceSpoofing]; ok {
 			c.SourceSpoofing = x
 		}
+	}
+	if s.FloatingIPs != "" {
+		c.FloatingIPs = s.FloatingIPs == "Enabled"
 	}
 	if s.VXLANPort != 0 {
 		c.VXLANPort = s.VXLANPort

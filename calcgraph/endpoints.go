@@ -28,6 +28,7 @@ type attachment struct {
 	object *api.WorkloadEndpoint // of local
 	why    string                // no local
 	named  []string              // profiles that it counts as a user of
+	floats []drivers.Floating    // that it asks for
 	dirty  bool
 }
 
@@ -45,21 +46,24 @@ type endpoints struct {
 	objects  map[api.Key]*api.WorkloadEndpoint // of this node, or of a ledger entry's name
 	dirty    []*attachment
 	spoofing SourceSpoofing
+	floating *floating
 	out      emitted[drivers.EndpointID, drivers.Endpoint]
 }
 
 func newEndpoints(node string, t *things, ls *locals, ps *policies, r *routes) *endpoints {
-	return &endpoints{
+	es := &endpoints{
 		node: node, things: t, locals: ls, policies: ps, routes: r, ledger: map[drivers.EndpointID]*attachment{},
 		byName: map[api.Key]map[*attachment]struct{}{}, byLocal: map[*local]map[*attachment]struct{}{},
 		objects: map[api.Key]*api.WorkloadEndpoint{}, chained: newChained(), out: newEmitted[drivers.EndpointID](sameEndpoint),
 	}
+	es.floating = newFloating(es.mark)
+	return es
 }
 
 func sameEndpoint(a, b *drivers.Endpoint) bool {
 	return a.ID == b.ID && a.Name == b.Name && a.Iface == b.Iface && a.MAC == b.MAC && a.Policy == b.Policy &&
 		a.Generation == b.Generation && a.Degraded == b.Degraded && slices.Equal(a.Addrs, b.Addrs) &&
-		slices.Equal(a.SourcePrefixes, b.SourcePrefixes) && slices.Equal(a.Profiles, b.Profiles)
+		slices.Equal(a.SourcePrefixes, b.SourcePrefixes) && slices.Equal(a.Floating, b.Floating) && slices.Equal(a.Profiles, b.Profiles)
 }
 
 // attached takes in a ledger entry, nil if it is gone.
@@ -87,6 +91,7 @@ func (es *endpoints) attached(id drivers.EndpointID, e *LedgerEntry) {
 	es.ledger[id] = a
 	put(es.byName, entry.Name, a)
 	es.lead(a)
+	es.floating.own(entry.Addrs, 1)
 	es.mark(a)
 }
 
@@ -95,6 +100,7 @@ func (es *endpoints) detach(a *attachment) {
 	delete(es.ledger, a.id)
 	take(es.byName, a.entry.Name, a)
 	es.leadNoMore(a)
+	es.floating.own(a.entry.Addrs, -1)
 	es.out.stage(a.id, nil)
 }
 
@@ -147,6 +153,8 @@ func (es *endpoints) join() {
 		}
 		a.object, a.why = o, ""
 		es.use(a, o.Spec.Profiles)
+		wanted, _ := es.floating.wanted(a)
+		es.floating.claim(a, wanted)
 	}
 }
 
@@ -156,6 +164,7 @@ func (es *endpoints) part(a *attachment) {
 		take(es.byLocal, a.local, a)
 		es.locals.disown(a.local)
 	}
+	es.floating.claim(a, nil)
 	a.local, a.object = nil, nil
 	es.use(a, nil)
 }
@@ -183,18 +192,18 @@ func (es *endpoints) changed(l *local) {
 
 // configure takes in the settings of the node.
 func (es *endpoints) configure(c Config) {
-	if es.spoofing == c.SourceSpoofing {
+	if es.spoofing == c.SourceSpoofing && es.floating.enabled == c.FloatingIPs {
 		return
 	}
-	es.spoofing = c.SourceSpoofing
+	es.spoofing, es.floating.enabled = c.SourceSpoofing, c.FloatingIPs
 	for _, a := range es.ledger {
-		if a.object != nil && len(a.object.Spec.AllowSpoofedSourcePrefixes) > 0 {
+		if a.object != nil && len(a.object.Spec.AllowSpoofedSourcePrefixes)+len(a.object.Spec.IPNATs) > 0 {
 			es.mark(a)
 		}
 	}
 }
 
-// problems are workloads that deny everything, and source prefixes that don't count.
+// problems are workloads that deny everything, and source prefixes and floating addresses that don't count.
 func (es *endpoints) problems() []Problem {
 	var out []Problem
 	for _, a := range es.ledger {
@@ -205,6 +214,7 @@ func (es *endpoints) problems() []Problem {
 			out = append(out, Problem{Key: a.entry.Name, Field: "spec.allowSpoofedSourcePrefixes",
 				Reason: "has no effect: workloadSourceSpoofing of the FelixConfiguration of node " + es.node + " is not Any"})
 		}
+		out = append(out, es.floating.problems(a, es.node)...)
 	}
 	return out
 }
@@ -214,7 +224,9 @@ func (es *endpoints) report(u *drivers.Update) {
 	for _, a := range es.dirty {
 		a.dirty = false
 		if es.ledger[a.id] == a {
-			es.out.stage(a.id, a.endpoint(es.spoofing))
+			e := a.endpoint(es.spoofing)
+			e.Floating = es.floating.given(a)
+			es.out.stage(a.id, e)
 		}
 	}
 	clear(es.dirty)

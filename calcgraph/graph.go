@@ -136,6 +136,7 @@ func (g *Graph) Flush() *drivers.Update {
 		g.hosts.configure(g.settings.now)
 		g.endpoints.configure(g.settings.now)
 	}
+	g.endpoints.floating.setHost(g.hostAddresses())
 	g.things.relabel(func(diff []labelDiff) bool { return g.sets.index.cares(diff) || g.policies.index.cares(diff) })
 	g.endpoints.join()
 	g.hosts.resolve()

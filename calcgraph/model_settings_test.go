@@ -70,6 +70,7 @@ func (m *model) settings() {
 	say("failsafeInboundHostPorts", func(v any) { m.c.FailsafeIn = ports(v) })
 	say("failsafeOutboundHostPorts", func(v any) { m.c.FailsafeOut = ports(v) })
 	say("workloadSourceSpoofing", func(v any) { m.c.SourceSpoofing = map[any]SourceSpoofing{"Any": SpoofAny, "Disabled": SpoofNone}[v] })
+	say("floatingIPs", func(v any) { m.c.FloatingIPs = v == "Enabled" })
 	say("vxlanPort", func(v any) { m.c.VXLANPort = uint16(v.(int64)) })
 	say("interfacePrefix", func(v any) {
 		m.c.WorkloadPrefixes = slices.Clone(m.c.WorkloadPrefixes)
@@ -108,6 +109,7 @@ func (g gen) felix() api.Object {
 		"interfacePrefix":                func() any { return pick(g, "cali", "eth1,cali", "eth") },
 		"vxlanPort":                      func() any { return int64(4789 + g.IntN(2)) },
 		"workloadSourceSpoofing":         func() any { return pick(g, "Disabled", "Any") },
+		"floatingIPs":                    func() any { return pick(g, "Disabled", "Enabled", "Enabled") },
 		"allowVXLANPacketsFromWorkloads": func() any { return g.chance(70) },
 		"allowIPIPPacketsFromWorkloads":  func() any { return g.chance(70) },
 		"iptablesRefreshInterval":        func() any { return api.Duration(g.IntN(100)) },

@@ -539,6 +539,7 @@ func (m *model) workloads() {
 			if m.c.SourceSpoofing == SpoofAny || m.c.SourceSpoofing == SpoofTrusted && o.Spec.ContainerID != "" {
 				e.SourcePrefixes = widest(o.Spec.AllowSpoofedSourcePrefixes)
 			}
+			e.Floating = m.floating(id, l, o)
 			m.enforce(e, o, o.Spec.Profiles, false)
 		}
 		m.s.Endpoints[id] = e

@@ -107,6 +107,9 @@ func (g gen) workload() api.Object {
 	if g.chance(20) {
 		o.Spec.AllowSpoofedSourcePrefixes = []string{"10.9.0.0/16"}
 	}
+	for range g.IntN(3) {
+		o.Spec.IPNATs = append(o.Spec.IPNATs, api.IPNAT{ExternalIP: pick(g, "192.0.2.1", "192.0.2.2", "2001:db8::1", "10.0.0.1", "here"), InternalIP: pick(g, "", "", g.addr())})
+	}
 	return o
 }
 

@@ -121,7 +121,7 @@ func (d dumper) endpoint(id EndpointID, e *Endpoint) {
 		kind = "host"
 	}
 	d.line("endpoint", kind, quoted(id.Sandbox)+"/"+quoted(id.Interface), text("name", e.Name), "iface="+quoted(e.Iface),
-		mac("mac", e.MAC), list("addresses", e.Addrs), list("sources", e.SourcePrefixes), list("profiles", e.Profiles),
+		mac("mac", e.MAC), list("addresses", e.Addrs), list("sources", e.SourcePrefixes), list("floating", e.Floating), list("profiles", e.Profiles),
 		number("generation", int(e.Generation)), text("degraded", e.Degraded))
 	for _, stage := range []struct {
 		name string

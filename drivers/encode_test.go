@@ -43,6 +43,7 @@ func fullState(t *testing.T) *State {
 	s.Policies[id] = p
 	a, b := s.endpoint("a"), s.endpoint("b")
 	a.SourcePrefixes, a.Generation = prefixes("10.5.0.0/16"), 7
+	a.Floating = []Floating{{netip.MustParseAddr("192.0.2.7"), a.Addrs[0]}}
 	a.Policy.Normal.In.Tiers[0].Order = math.Inf(1)
 	a.Policy.Normal.Out.Tiers[0].Order = 0.5
 	b.Policy.Normal, b.Degraded = a.Policy.Normal, "two = 2"
@@ -172,6 +173,7 @@ func TestDecodeIsStrict(t *testing.T) {
 		"a missing tier list": {head + `,"Endpoints":[{"ID":{"Sandbox":"a"},"NormalIn":1}]}`, "no tier list"},
 		"a tier without name": {head + `,"TierLists":[[{"Order":"1"}]]}`, "tier"},
 		"a tier's bad order":  {head + `,"TierLists":[[{"Name":"t","Default":"deny","Order":"first"}]]}`, "order"},
+		"a floating address":  {`{"Version":1,"Node":{},"Masquerade":{},"Endpoints":[{"ID":{"Sandbox":"a"},"Floating":[{"External":"192.0.2.7","Internal":"fd00::1"}]}]}`, "floating address"},
 		"a failsafe's net":    {`{"Version":1,"Node":{"FailsafeIn":[{"Net":"10.0.0.1/8"}]},"Masquerade":{}}`, "failsafe"},
 	} {
 		if _, err := DecodeState(strings.NewReader(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {

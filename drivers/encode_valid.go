@@ -36,6 +36,11 @@ func (s *State) valid() error {
 		if err := goodPrefixes(e.SourcePrefixes); err != nil {
 			return fmt.Errorf("endpoint %v: %w", e.ID, err)
 		}
+		for _, f := range e.Floating {
+			if !goodAddr(f.External) || !goodAddr(f.Internal) || f.External.Is4() != f.Internal.Is4() {
+				return fmt.Errorf("endpoint %v: floating address %v", e.ID, f)
+			}
+		}
 	}
 	for _, p := range s.Policies {
 		for i, r := range slices.Concat(p.In, p.Out) {

@@ -28,6 +28,7 @@ type Features struct {
 	SourceCheck bool    `json:"sourceCheck"` // anti-spoofing
 	Encaps      []Encap `json:"encaps"`      // how packets may reach other nodes
 	Masquerade  bool    `json:"masquerade"`
+	FloatingNAT bool    `json:"floatingNAT"` // floating addresses of workloads
 	CutFlows    bool    `json:"cutFlows"`
 }
 
@@ -37,7 +38,7 @@ func AllFeatures(driver string) Features {
 		Driver: driver, Atomic: true, IPv4: true, IPv6: true, HostPolicy: true, Forward: true, PreDNAT: true,
 		Untracked: true, Log: true, ICMPType: true, NotICMP: true, NotProto: true, NotNets: true, NotPorts: true,
 		NotSets: true, NamedPorts: true, Services: true, HTTP: true, SCTP: true, AnyProto: true, SourceCheck: true,
-		Encaps: []Encap{EncapNone, EncapIPIP, EncapVXLAN, EncapWireGuard}, Masquerade: true, CutFlows: true,
+		Encaps: []Encap{EncapNone, EncapIPIP, EncapVXLAN, EncapWireGuard}, Masquerade: true, FloatingNAT: true, CutFlows: true,
 	}
 }
 

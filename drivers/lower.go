@@ -32,7 +32,7 @@ type Loss struct {
 //   - A family that f has not: addresses, sources, masquerading of it go, and Allow rules are about the other one.
 //   - A route through an encapsulation or of a family that f has not becomes a blackhole: without the route, packets
 //     would leave by another, in the clear.
-//   - Masquerading and cutting of flows without the feature: dropped. They are no verdict.
+//   - Masquerading, floating addresses and cutting of flows without the feature: dropped. They are no verdict.
 //
 // A Changes for s holds for the result, but for policies that enter or leave Untracked lists: a Lowerer adds those to it.
 func Lower(s *State, f Features) (*State, []Loss) { return NewLowerer(f).Lower(s, nil) }
@@ -330,14 +330,20 @@ func (l *Lowerer) endpoint(e *Endpoint) (*Endpoint, []Loss) {
 		}
 		return e.StandIn("this driver lacks: " + losses[0].Clause), losses
 	}
+	var lost []Loss
+	if floating := keep(e.Floating, func(f Floating) bool { return l.f.FloatingNAT && l.hasFamily(f.External) }); len(floating) < len(e.Floating) {
+		c := *e
+		c.Floating, e = floating, &c
+		lost = append(lost, loss(o, "floating address", "nobody reaches the workload by it"))
+	}
 	addrs := keep(e.Addrs, l.hasFamily)
 	sources := keep(e.SourcePrefixes, func(p netip.Prefix) bool { return l.hasFamily(p.Addr()) })
 	if len(addrs) == len(e.Addrs) && len(sources) == len(e.SourcePrefixes) {
-		return e, nil
+		return e, lost
 	}
 	c := *e
 	c.Addrs, c.SourcePrefixes = addrs, sources
-	return &c, []Loss{loss(o, "addresses", "addresses of a family that this driver has not are denied")}
+	return &c, append(lost, loss(o, "addresses", "addresses of a family that this driver has not are denied"))
 }
 
 func (l *Lowerer) route(r *Route) (*Route, []Loss) {

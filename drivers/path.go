@@ -40,20 +40,55 @@ type Hop struct {
 func Path(a, b *State, flow Flow5) PathTrace {
 	flow.Src, flow.Dst = plain(flow.Src), plain(flow.Dst)
 	p := Packet{
-		From: a.Locate(flow.Src, flow.UplinkA), To: a.Locate(flow.Dst, flow.UplinkA), Src: flow.Src, Dst: flow.Dst,
+		From: a.Locate(flow.Src, flow.UplinkA), Src: flow.Src, Dst: flow.Dst,
 		Proto: flow.Proto, SrcPort: flow.SrcPort, DstPort: flow.DstPort, ICMPType: flow.ICMPType, ICMPCode: flow.ICMPCode,
 	}
+	p.resolve(a)
+	p.To = a.Locate(p.Dst, flow.UplinkA)
 	t := PathTrace{Hops: []Hop{hop(a, p)}}
 	first := &t.Hops[0]
 	last := b == nil || b == a || b.Node.Name == a.Node.Name || p.To.Kind != PlaceHostIface
 	if first.Trace.Verdict == VerdictAllow && !last {
 		p.Src = first.Src
 		p.From = hostPlace(b.Route(p.Src), flow.UplinkB)
+		p.resolve(b)
 		p.To = b.Locate(p.Dst, flow.UplinkB)
 		t.Hops = append(t.Hops, hop(b, p))
 	}
 	t.Verdict = t.Hops[len(t.Hops)-1].Trace.Verdict
 	return t
+}
+
+// resolve sends a packet for a floating address to the workload's own.
+func (p *Packet) resolve(s *State) {
+	if dst := s.Destination(p.Dst); dst != p.Dst {
+		p.OrigDst, p.Dst = netip.AddrPortFrom(p.Dst, p.DstPort), dst
+	}
+}
+
+// Destination is where on this node a packet for an address goes: to the workload's own address if it is a floating one.
+func (s *State) Destination(a netip.Addr) netip.Addr {
+	a = plain(a)
+	var holder *Endpoint
+	for _, e := range s.Endpoints {
+		if e != nil && e.floats(a).IsValid() && (holder == nil || e.ID.Compare(holder.ID) < 0) {
+			holder = e
+		}
+	}
+	if holder == nil {
+		return a
+	}
+	return plain(holder.floats(a))
+}
+
+// floats is the address that a floating one stands for; invalid if it is none of e's.
+func (e *Endpoint) floats(a netip.Addr) netip.Addr {
+	for _, f := range e.Floating {
+		if plain(f.External) == a {
+			return f.Internal
+		}
+	}
+	return netip.Addr{}
 }
 
 func hop(s *State, p Packet) Hop {

@@ -40,6 +40,26 @@ func masquerade(from, except string) change {
 	return func(s *State) { s.Masquerade = Masquerade{From: prefixes(from), Except: prefixes(except)} }
 }
 
+func floatTo(name, external, internal string) change {
+	return func(s *State) {
+		s.endpoint(name).Floating = []Floating{{netip.MustParseAddr(external), netip.MustParseAddr(internal)}}
+	}
+}
+
+// TestDestination: a floating address leads to one workload, whatever a State that should not be says.
+func TestDestination(t *testing.T) {
+	n := testNode(floatTo("b", "192.0.2.7", "10.0.0.2"), floatTo("a", "192.0.2.7", "10.0.0.1"))
+	p := Packet{Dst: netip.MustParseAddr("192.0.2.7"), DstPort: 80}
+	p.resolve(n)
+	if p.Dst != netip.MustParseAddr("10.0.0.1") || p.OrigDst != netip.MustParseAddrPort("192.0.2.7:80") {
+		t.Errorf("it goes to %s, from %s", p.Dst, p.OrigDst)
+	}
+	p = Packet{Dst: netip.MustParseAddr("192.0.2.8")}
+	if p.resolve(n); p.Dst != netip.MustParseAddr("192.0.2.8") || p.OrigDst.IsValid() {
+		t.Errorf("what floats nowhere goes to %s, from %s", p.Dst, p.OrigDst)
+	}
+}
+
 func TestPath(t *testing.T) {
 	flow := func(src, dst string) Flow5 {
 		return Flow5{Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst), Proto: 6, SrcPort: 40000, DstPort: 80, UplinkA: "eth0", UplinkB: "eth0"}
@@ -68,6 +88,12 @@ func TestPath(t *testing.T) {
 			hops: []end{{fromA, eth0, "10.0.0.1"}, {Place{PlaceHostIface, "vxlan0"}, onC, "10.0.0.1"}}},
 		{name: "masqueraded by the first", n: []change{masquerade("10.0.0.0/8", "10.0.0.0/24")}, flow: flow("10.0.0.1", "10.0.1.3"), want: allow,
 			hops: []end{{fromA, eth0, "10.0.0.1"}, {eth0, onC, "172.16.0.1"}}, leaving: "172.16.0.1"},
+		{name: "by a floating address, to its node alone", single: true, n: []change{floatTo("a", "192.0.2.7", "10.0.0.1")}, flow: flow(world, "192.0.2.7"), want: allow,
+			hops: []end{{eth0, fromA, world}}},
+		{name: "by a floating address of the other node", m: []change{floatTo("b", "10.0.1.200", "10.0.1.3")}, flow: flow("10.0.0.1", "10.0.1.200"), want: allow,
+			hops: []end{{fromA, eth0, "10.0.0.1"}, {Place{PlaceHostIface, "vxlan0"}, onC, "10.0.0.1"}}},
+		{name: "by a floating address, IPv6, denied to the workload's own", single: true, n: []change{floatTo("a", "2001:db8::7", "fd00::1"),
+			func(s *State) { s.endpoint("a").Profiles = nil }}, flow: flow("2001:db8::1", "2001:db8::7"), want: deny, hops: []end{{eth0, fromA, "2001:db8::1"}}},
 		{name: "to the other node itself", flow: flow("10.0.0.1", "172.16.0.2"), want: allow,
 			hops: []end{{fromA, eth0, "10.0.0.1"}, {Place{PlaceHostIface, "vxlan0"}, process, "10.0.0.1"}}},
 		{name: "from the node itself", flow: flow("172.16.0.1", "10.0.1.3"), want: allow,

@@ -89,7 +89,8 @@ func (g gen) state() *State {
 		e := &Endpoint{
 			ID: EndpointID{Sandbox: name, Interface: "eth0"}, Name: "ns/" + name, Iface: name, MAC: MAC{2, 0, 0, 0, 0, byte(i)},
 			Addrs: []netip.Addr{genAddrs[i], genAddrs[i+6]}, SourcePrefixes: some(g, 1, genNets),
-			Policy: EndpointPolicy{Normal: g.lists()}, Profiles: g.profiles(),
+			Floating: []Floating{{genAddrs[i], genAddrs[i]}},
+			Policy:   EndpointPolicy{Normal: g.lists()}, Profiles: g.profiles(),
 		}
 		if g.one(20) {
 			e.Degraded = "broken"
@@ -214,7 +215,7 @@ func (g gen) features() Features {
 	for _, b := range []*bool{
 		&f.IPv4, &f.IPv6, &f.HostPolicy, &f.Forward, &f.PreDNAT, &f.Untracked, &f.Log, &f.ICMPType, &f.NotICMP, &f.NotProto,
 		&f.NotNets, &f.NotPorts, &f.NotSets, &f.NamedPorts, &f.Services, &f.HTTP, &f.SCTP, &f.AnyProto, &f.SourceCheck,
-		&f.Masquerade, &f.CutFlows,
+		&f.Masquerade, &f.FloatingNAT, &f.CutFlows,
 	} {
 		*b = !g.one(often)
 	}

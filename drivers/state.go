@@ -118,6 +118,7 @@ type Endpoint struct {
 	MAC            MAC            `json:",omitzero"`  // of the workload's side; zero = not checked
 	Addrs          []netip.Addr   `json:",omitempty"` // sorted
 	SourcePrefixes []netip.Prefix `json:",omitempty"` // further sources that it may use, sorted
+	Floating       []Floating     `json:",omitempty"` // further addresses that it can be reached by, sorted by External
 
 	Policy   EndpointPolicy `json:"-"`          // EncodeState keeps its lists interned
 	Profiles []PolicyID     `json:",omitempty"` // of Kind KindProfile, in order; for workload stages and the Normal stage of hosts
@@ -125,6 +126,16 @@ type Endpoint struct {
 	Generation uint64 `json:",omitempty"` // of the resources that this value was made from; status speaks of it
 	Degraded   string `json:",omitempty"` // why the endpoint is on a deny stand-in; "" if it is not
 }
+
+// Floating is an address that stands for one of a workload's own. Whatever is sent to External, of any protocol, goes to
+// Internal: it is translated before all policy but the untracked one of hosts, where packets come in and where the host
+// sends its own, so that policy sees Internal as the destination and External as OrigDst. What the workload sends to itself
+// by it comes from External; nothing else gets it as its source. No two endpoints of a State have the same External, which
+// is no address of the node, and both are of one family.
+type Floating struct{ External, Internal netip.Addr }
+
+// String gives "external>internal".
+func (f Floating) String() string { return f.External.String() + ">" + f.Internal.String() }
 
 // MAC is an Ethernet address.
 type MAC [6]byte

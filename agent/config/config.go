@@ -66,6 +66,8 @@ type Config struct {
 	// WorkloadSourceSpoofing says who may send from the source prefixes that it is allowed: Any, all workloads; Disabled, none;
 	// "", those whose WorkloadEndpoint was written, not pods of Kubernetes.
 	WorkloadSourceSpoofing string `json:"workloadSourceSpoofing,omitempty"`
+	// FloatingIPs is Enabled if workloads get the floating addresses that they ask for; Disabled, or "", if not.
+	FloatingIPs string `json:"floatingIPs,omitempty"`
 
 	// VXLANPort is the UDP port of overlays; 0 = 4789.
 	VXLANPort uint16 `json:"vxlanPort,omitempty"`
@@ -99,6 +101,7 @@ var felixNames = map[string][]string{
 	"failsafeOut":             {"failsafeOutboundHostPorts"},
 	"allowEncapFromWorkloads": {"allowVXLANPacketsFromWorkloads", "allowIPIPPacketsFromWorkloads"},
 	"workloadSourceSpoofing":  {"workloadSourceSpoofing"},
+	"floatingIPs":             {"floatingIPs"},
 	"vxlanPort":               {"vxlanPort"},
 	"resyncInterval":          {"routeRefreshInterval", "nftablesRefreshInterval", "iptablesRefreshInterval", "ipsetsRefreshInterval"},
 	"logLevel":                {"logSeverityScreen"},
@@ -185,6 +188,8 @@ type CNI struct {
 	// IPAddrsNoIPAM lets pods have the addresses that they say themselves, outside every pool: their annotation
 	// cni.projectcalico.org/ipAddrsNoIpam.
 	IPAddrsNoIPAM bool `json:"ipAddrsNoIpam,omitempty"`
+	// FloatingIPs lets pods ask for floating addresses: their annotation cni.projectcalico.org/floatingIPs.
+	FloatingIPs bool `json:"floatingIPs,omitempty"`
 	// ChainTo is the name of another plugin's network, whose configuration is in ConfDir: what it plugs in gets policy. Ours is
 	// then its configuration with our plugin as the last, and Network and IPAM say nothing.
 	ChainTo string `json:"chainTo,omitempty"`
@@ -272,7 +277,7 @@ func (c Config) Graph() calcgraph.Config {
 	g := calcgraph.Config{
 		NodeName: c.NodeName, WorkloadPrefixes: []string{c.InterfacePrefix}, MTU: c.MTU, EndpointToHost: toHost[c.EndpointToHost],
 		CutEstablished: c.CutEstablished, VXLANPort: c.VXLANPort, AllowEncapFromWorkloads: c.AllowEncapFromWorkloads,
-		SourceSpoofing: spoofing[c.WorkloadSourceSpoofing], NATExclusions: c.NATExclusions, Fixed: c.Fixed(),
+		SourceSpoofing: spoofing[c.WorkloadSourceSpoofing], FloatingIPs: c.FloatingIPs == "Enabled", NATExclusions: c.NATExclusions, Fixed: c.Fixed(),
 		NodeRanges: c.CNI.ofNode(),
 	}
 	for _, f := range c.FailsafeIn {
@@ -324,6 +329,9 @@ func (c Config) Validate() error {
 	}
 	if c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535) {
 		bad("mtu", "%d: want 1280 to 65535, or 0 for the driver's choice", c.MTU)
+	}
+	if c.FloatingIPs != "" && c.FloatingIPs != "Enabled" && c.FloatingIPs != "Disabled" {
+		bad("floatingIPs", "%q: want Enabled or Disabled", c.FloatingIPs)
 	}
 	if _, ok := spoofing[c.WorkloadSourceSpoofing]; !ok {
 		bad("workloadSourceSpoofing", "%q: want Any or Disabled", c.WorkloadSourceSpoofing)

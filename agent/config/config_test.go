@@ -168,7 +168,7 @@ func TestFixed(t *testing.T) {
 			honoured[f.Name] = true // what they say of prefixes is added to the agent's own
 		}
 	}
-	c, err := Parse([]byte("endpointToHost: Drop\nfailsafeIn: []\nfailsafeOut: []\nallowEncapFromWorkloads: false\nworkloadSourceSpoofing: Any\n" +
+	c, err := Parse([]byte("endpointToHost: Drop\nfailsafeIn: []\nfailsafeOut: []\nallowEncapFromWorkloads: false\nworkloadSourceSpoofing: Any\nfloatingIPs: Enabled\n" +
 		"vxlanPort: 4789\nresyncInterval: 0s\nlogLevel: info\nmtu: 1500\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -189,14 +189,14 @@ func TestFixed(t *testing.T) {
 
 func TestValidateTellsAll(t *testing.T) {
 	c := Config{NodeName: "Not A Name", NodeAddresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("10.0.0.1/8")},
-		InterfacePrefix: "muchtoolong", MTU: 5, EndpointToHost: "drop", WorkloadSourceSpoofing: "All", Listen: "nowhere", ResyncInterval: -1,
+		InterfacePrefix: "muchtoolong", MTU: 5, EndpointToHost: "drop", WorkloadSourceSpoofing: "All", FloatingIPs: "yes", Listen: "nowhere", ResyncInterval: -1,
 		Store: Store{Endpoints: []string{"ftp://x"}, CertFile: "x", Username: "y"},
 		CNI:   CNI{ConfName: "../x.conflist", Network: "a b", BinDir: "bin", IPAM: map[string]any{"families": "x"}}}
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("nothing is wrong")
 	}
-	for _, field := range []string{"nodeName", "nodeAddresses", "interfacePrefix", "mtu", "endpointToHost", "workloadSourceSpoofing", "logFormat", "listen",
+	for _, field := range []string{"nodeName", "nodeAddresses", "interfacePrefix", "mtu", "endpointToHost", "workloadSourceSpoofing", "floatingIPs", "logFormat", "listen",
 		"resyncInterval", "driver", "stateDir", "runDir", "bootIDFile", "applyTimeout", "store.endpoints", "store.certFile", "store.username", "cni.confName",
 		"cni.network", "cni.binDir", "cni.ipam.type"} {
 		if !strings.Contains(err.Error(), field+":") && !strings.Contains(err.Error(), field+",") {

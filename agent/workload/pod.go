@@ -101,6 +101,7 @@ type wishes struct {
 	families []string
 	addrs    []netip.Addr
 	noIPAM   []netip.Addr // addresses that nobody is asked about
+	floating []netip.Addr
 	mac      string
 }
 
@@ -113,7 +114,6 @@ const (
 	annotationAddrs    = annotationPrefix + "ipAddrs"
 	annotationMAC      = annotationPrefix + "hwAddr"
 	annotationNoIPAM   = annotationPrefix + "ipAddrsNoIpam"
-	annotationFloating = annotationPrefix + "floatingIPs"
 
 	familyIPv4 = "IPv4"
 	familyIPv6 = "IPv6"
@@ -121,9 +121,6 @@ const (
 
 func readWishes(p Pod) (wishes, error) {
 	var x wishes
-	if p.Annotations[annotationFloating] != "" {
-		return x, fmt.Errorf("annotation %s is not supported", annotationFloating)
-	}
 	for name, into := range map[string]*[]string{annotationPools4: &x.pools[0], annotationPools6: &x.pools[1], annotationFamilies: &x.families} {
 		from, text := "", p.Annotations[name]
 		if text == "" {
@@ -146,6 +143,10 @@ func readWishes(p Pod) (wishes, error) {
 	}
 	if len(x.addrs) > 0 && len(x.noIPAM) > 0 {
 		return x, fmt.Errorf("annotations %s, %s: a pod can't have both", annotationAddrs, annotationNoIPAM)
+	}
+	var err error
+	if x.floating, err = api.AnnotationAddrs(p.Annotations[api.AnnotationFloatingIPs]); err != nil {
+		return x, fmt.Errorf("annotation %s: %w", api.AnnotationFloatingIPs, err)
 	}
 	if _, err := api.AnnotationPrefixes(p.Annotations[api.AnnotationSourcePrefixes]); err != nil {
 		return x, fmt.Errorf("annotation %s: %w", api.AnnotationSourcePrefixes, err)
@@ -178,6 +179,9 @@ func readAddrs(name, text string) ([]netip.Addr, error) {
 func (w *Workloads) permitted(x wishes) error {
 	if len(x.noIPAM) > 0 && !w.o.NoIPAM {
 		return fmt.Errorf("annotation %s: the agents' settings do not allow it (cni.ipAddrsNoIpam: true would)", annotationNoIPAM)
+	}
+	if len(x.floating) > 0 && !w.o.FloatingIPs {
+		return fmt.Errorf("annotation %s: the agents' settings do not allow it (cni.floatingIPs: true would)", api.AnnotationFloatingIPs)
 	}
 	return nil
 }

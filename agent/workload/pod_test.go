@@ -33,7 +33,7 @@ func TestAnnotations(t *testing.T) {
 		namespace map[string]string
 		conf      *agentapi.Allocate
 		given     []netip.Addr
-		noIPAM    bool   // the agent's settings allow it
+		allowed   bool   // the agent's settings allow it
 		want      string // prefixes that the addresses are of, in order
 		mac       string
 		code      agentapi.Code
@@ -72,18 +72,22 @@ func TestAnnotations(t *testing.T) {
 		{name: "source prefixes that can't be read", pod: annotated("allowedSourcePrefixes", `["192.0.2.0/33"]`), code: agentapi.CodeBadRequest, says: "allowedSourcePrefixes"},
 		{name: "a bad MAC", pod: annotated("hwAddr", "ff:ff:ff:ff:ff:ff"), code: agentapi.CodeBadRequest, says: "mac"},
 		{name: "addresses without IPAM, which the settings do not allow", pod: annotated("ipAddrsNoIpam", `["10.99.0.7"]`), code: agentapi.CodeBadRequest, says: "ipAddrsNoIpam: true would"},
-		{name: "addresses without IPAM", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7", "fd99::7"]`), want: "10.99.0.7 fd99::7"},
-		{name: "addresses without IPAM, whatever the namespace's pool", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7"]`),
+		{name: "addresses without IPAM", allowed: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7", "fd99::7"]`), want: "10.99.0.7 fd99::7"},
+		{name: "addresses without IPAM, whatever the namespace's pool", allowed: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7"]`),
 			namespace: annotated("ipv4pools", `["blue"]`, "ipFamilies", `["IPv6"]`), want: "10.99.0.7"},
-		{name: "addresses without IPAM, of a namespace", noIPAM: true, namespace: annotated("ipAddrsNoIpam", `["10.99.0.7"]`), want: "10.65. fd65:"},
-		{name: "addresses without IPAM, of a pool", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["fd99::7", "10.65.0.7"]`), code: agentapi.CodeBadRequest, says: "10.65.0.7 is in IPPool v4: ask for it by cni.projectcalico.org/ipAddrs"},
-		{name: "addresses without IPAM, of a disabled pool", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.67.0.7"]`), code: agentapi.CodeBadRequest, says: "10.67.0.7 is in IPPool off"},
-		{name: "addresses with and without IPAM", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7"]`, "ipAddrs", `["10.65.0.7"]`), code: agentapi.CodeBadRequest, says: "can't have both"},
-		{name: "addresses without IPAM, unreadable", noIPAM: true, pod: annotated("ipAddrsNoIpam", `10.99.0.7`), code: agentapi.CodeBadRequest, says: "ipAddrsNoIpam"},
-		{name: "two addresses of a family without IPAM", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7","10.99.0.8"]`), code: agentapi.CodeBadRequest, says: "at most one"},
-		{name: "no address for a workload", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["127.0.0.1"]`), code: agentapi.CodeBadRequest, says: "127.0.0.1"},
-		{name: "an address without IPAM where another plugin gives them", noIPAM: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7"]`), given: addrs("10.65.0.8"), code: agentapi.CodeBadRequest, says: "another plugin"},
-		{name: "floating addresses", pod: annotated("floatingIPs", `["10.65.0.7"]`), code: agentapi.CodeBadRequest, says: "floatingIPs"},
+		{name: "addresses without IPAM, of a namespace", allowed: true, namespace: annotated("ipAddrsNoIpam", `["10.99.0.7"]`), want: "10.65. fd65:"},
+		{name: "addresses without IPAM, of a pool", allowed: true, pod: annotated("ipAddrsNoIpam", `["fd99::7", "10.65.0.7"]`), code: agentapi.CodeBadRequest, says: "10.65.0.7 is in IPPool v4: ask for it by cni.projectcalico.org/ipAddrs"},
+		{name: "addresses without IPAM, of a disabled pool", allowed: true, pod: annotated("ipAddrsNoIpam", `["10.67.0.7"]`), code: agentapi.CodeBadRequest, says: "10.67.0.7 is in IPPool off"},
+		{name: "addresses with and without IPAM", allowed: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7"]`, "ipAddrs", `["10.65.0.7"]`), code: agentapi.CodeBadRequest, says: "can't have both"},
+		{name: "addresses without IPAM, unreadable", allowed: true, pod: annotated("ipAddrsNoIpam", `10.99.0.7`), code: agentapi.CodeBadRequest, says: "ipAddrsNoIpam"},
+		{name: "two addresses of a family without IPAM", allowed: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7","10.99.0.8"]`), code: agentapi.CodeBadRequest, says: "at most one"},
+		{name: "no address for a workload", allowed: true, pod: annotated("ipAddrsNoIpam", `["127.0.0.1"]`), code: agentapi.CodeBadRequest, says: "127.0.0.1"},
+		{name: "an address without IPAM where another plugin gives them", allowed: true, pod: annotated("ipAddrsNoIpam", `["10.99.0.7"]`), given: addrs("10.65.0.8"), code: agentapi.CodeBadRequest, says: "another plugin"},
+		{name: "floating addresses, which the settings do not allow", pod: annotated("floatingIPs", `["192.0.2.7"]`), code: agentapi.CodeBadRequest, says: "floatingIPs: true would"},
+		{name: "floating addresses", allowed: true, pod: annotated("floatingIPs", `["192.0.2.7"]`), want: "10.65. fd65:"},
+		{name: "floating addresses that can't be read", allowed: true, pod: annotated("floatingIPs", `192.0.2.7`), code: agentapi.CodeBadRequest, says: "floatingIPs"},
+		{name: "the pod's families before the namespace's", pod: annotated("ipFamilies", `["IPv6"]`), namespace: annotated("ipFamilies", `["IPv4"]`), want: "fd65:"},
+		{name: "families of a namespace that can't be read", namespace: annotated("ipFamilies", `IPv4`), code: agentapi.CodeBadRequest, says: "ipFamilies of its namespace"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := kubeHost(true)(t)
@@ -92,7 +96,7 @@ func TestAnnotations(t *testing.T) {
 			h.pool("off", "10.67.0.0/24", func(s *api.IPPoolSpec) { s.Disabled = true })
 			h.pod = Pod{Annotations: c.pod, Namespace: c.namespace}
 			w := h.begin()
-			w.o.NoIPAM = c.noIPAM
+			w.o.NoIPAM, w.o.FloatingIPs = c.allowed, c.allowed
 			got, err := h.ask(w, agentapi.AttachRequest{Sandbox: "s1", Workload: db0(), Allocate: c.conf, Addresses: c.given})
 			if agentapi.CodeOf(err) != c.code || err != nil && !strings.Contains(err.Error(), c.says) {
 				t.Fatalf("%v, want %q and %q", err, c.code, c.says)

@@ -98,6 +98,8 @@ type Options struct {
 	Pods Pods
 	// NoIPAM lets pods say what addresses they have (annotation ipAddrsNoIpam).
 	NoIPAM bool
+	// FloatingIPs lets pods ask for floating addresses (annotation floatingIPs).
+	FloatingIPs bool
 	// Store returns the store, or why it can't be used now.
 	Store func() (datastore.Store, error)
 	// Ready says what the agent is still waiting for; "" = nothing.

@@ -107,7 +107,7 @@ func checkAddrs(s *drivers.State, p Probe) error {
 	switch {
 	case !pk.Src.IsValid() || !pk.Dst.IsValid() || pk.Src.Is4() != pk.Dst.Is4():
 		return fmt.Errorf("%v and %v are not of one family", pk.Src, pk.Dst)
-	case pk.Src == pk.Dst:
+	case pk.Src == pk.Dst && !floats(pk):
 		return fmt.Errorf("source and destination are both %v", pk.Src)
 	case pk.ARP || onLink(pk):
 		return checkOnLink(pk, from, to)
@@ -298,9 +298,8 @@ func checkOrig(s *drivers.State, p Probe) error {
 	}
 	host, _ := SiteByName("host")
 	known := host.Owns(pk.OrigDst.Addr())
-	for _, r := range ServiceRange {
-		known = known || r.Contains(pk.OrigDst.Addr())
-	}
+	floating := inAny(FloatingRange, pk.OrigDst.Addr())
+	known = known || floating || inAny(ServiceRange, pk.OrigDst.Addr())
 	switch {
 	case pk.Proto != protoTCP && pk.Proto != protoUDP || pk.CT != drivers.CTNew:
 		return fmt.Errorf("only new TCP and UDP flows are translated")
@@ -308,6 +307,8 @@ func checkOrig(s *drivers.State, p Probe) error {
 		return fmt.Errorf("%v and %v are not of one family", pk.OrigDst, pk.Dst)
 	case !known || pk.OrigDst.Port() == 0:
 		return fmt.Errorf("%v is neither of the node nor in the service range", pk.OrigDst)
+	case floating && (pk.OrigDst.Port() != pk.DstPort || pk.To.Kind != drivers.PlaceWorkload && pk.To.Kind != drivers.PlaceUnknown):
+		return fmt.Errorf("a floating address is a workload's, and keeps the port")
 	case pk.OrigDst == netip.AddrPortFrom(pk.Dst, pk.DstPort):
 		return fmt.Errorf("%v is translated to itself", pk.OrigDst)
 	case pk.From.Kind == drivers.PlaceProcess && host.Owns(pk.OrigDst.Addr()):

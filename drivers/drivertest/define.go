@@ -344,6 +344,8 @@ func (b *builder) workload(args []string) error {
 			d.ep.Addrs, err = parseAddrs(val)
 		case "sources":
 			d.ep.SourcePrefixes, err = parsePrefixes(val)
+		case "floating":
+			d.ep.Floating, err = parseFloating(val)
 		case "mac":
 			d.ep.MAC, err = parseMAC(val)
 		case "degraded":
@@ -353,6 +355,23 @@ func (b *builder) workload(args []string) error {
 		}
 		return err
 	})
+}
+
+// parseFloating reads "external>internal", with commas between.
+func parseFloating(s string) ([]drivers.Floating, error) {
+	var out []drivers.Floating
+	for _, pair := range strings.Split(s, ",") {
+		external, internal, _ := strings.Cut(pair, ">")
+		as, err := parseAddrs(external + "," + internal)
+		if err != nil {
+			return nil, err
+		}
+		if !inAny(FloatingRange, as[0]) || as[0].Is4() != as[1].Is4() {
+			return nil, fmt.Errorf("%s: want an address of the range of floating ones for one of its family", pair)
+		}
+		out = append(out, drivers.Floating{External: as[0], Internal: as[1]})
+	}
+	return out, nil
 }
 
 // parseMAC reads an Ethernet address, or "any" for the zero MAC.

@@ -78,7 +78,8 @@
 //	  in RULE                              a rule of the policy or profile above
 //	  out RULE
 //	profile NAME
-//	workload a|b|c [in=POLICY,...] [out=...] [profiles=NAME,...] [addrs=...] [sources=PREFIX,...] [mac=any|MAC] [degraded=WHY]
+//	workload a|b|c [in=POLICY,...] [out=...] [profiles=NAME,...] [addrs=...] [sources=PREFIX,...]
+//	         [floating=EXTERNAL>INTERNAL,...] [mac=any|MAC] [degraded=WHY]
 //	host IFACE|* [in=] [out=] [forward-in=] [forward-out=] [pre-dnat=] [untracked-in=] [untracked-out=] [profiles=] [degraded=]
 //	route PREFIX local IFACE | PREFIX remote NEXTHOP [peer=NAME] [encap=none|ipip|vxlan|wireguard] | PREFIX blackhole
 //	peer NAME ADDRESS,... [vtep=MAC@ADDRESS,...] [wireguard=KEY]
@@ -115,6 +116,7 @@
 //	hop-limit=N
 //	service=N:PORT               sent to the N-th service address; what the line says is after translation
 //	node-port=PORT               the same, sent to the node's address
+//	floating=N                   sent to the N-th floating address, which the driver translates to what the line says
 //	orig=ADDRESS:PORT            the same, sent to any
 //
 // "by" says what decides: a policy as its references are written ("web", "profile:open"), the end of a tier ("tier:NAME"), or

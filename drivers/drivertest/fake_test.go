@@ -92,6 +92,15 @@ func (h *fakeHarness) Verdict(_ context.Context, ps []drivertest.Probe) ([]drive
 			continue
 		}
 		rs[i] = drivertest.Result{Delivered: true, Src: pk.Src}
+		if ext := pk.OrigDst.Addr(); inAny(drivertest.FloatingRange, ext) {
+			if held.Destination(ext) != pk.Dst {
+				rs[i] = drivertest.Result{}
+				continue
+			}
+			if pk.From == pk.To && pk.Src == pk.Dst {
+				rs[i].Src = ext
+			}
+		}
 		if masquerades(held.Masquerade, pk) && !noTrack {
 			rs[i].Src = held.Node.Addresses[map[bool]int{false: 0, true: 1}[pk.Src.Is6()]]
 		}
@@ -211,10 +220,12 @@ func TestFakeCutDown(t *testing.T) {
 		"no host stages": func(f *drivers.Features) {
 			f.HostPolicy, f.Forward, f.PreDNAT, f.Untracked = false, false, false, false
 		},
-		"no early stages":    func(f *drivers.Features) { f.PreDNAT, f.Untracked = false, false },
-		"no ports by name":   func(f *drivers.Features) { f.NamedPorts, f.Services, f.AnyProto, f.SCTP = false, false, false, false },
-		"no source check":    func(f *drivers.Features) { f.SourceCheck = false },
-		"no tunnels, no NAT": func(f *drivers.Features) { f.Encaps, f.Masquerade = []drivers.Encap{drivers.EncapNone}, false },
+		"no early stages":  func(f *drivers.Features) { f.PreDNAT, f.Untracked = false, false },
+		"no ports by name": func(f *drivers.Features) { f.NamedPorts, f.Services, f.AnyProto, f.SCTP = false, false, false, false },
+		"no source check":  func(f *drivers.Features) { f.SourceCheck = false },
+		"no tunnels, no NAT": func(f *drivers.Features) {
+			f.Encaps, f.Masquerade, f.FloatingNAT = []drivers.Encap{drivers.EncapNone}, false, false
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

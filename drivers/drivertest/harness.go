@@ -83,7 +83,8 @@ type Probe struct {
 	// Unknown: the suite fills in the topology's. What travels on the wire to the node:
 	//
 	//	OrigDst   valid: the packet is sent to OrigDst, and a rule of the harness (not the driver's) in the node
-	//	          translates OrigDst to Dst:DstPort, as kube-proxy would. TCP and UDP only, CT New only.
+	//	          translates OrigDst to Dst:DstPort, as kube-proxy would. TCP and UDP only, CT New only. In FloatingRange:
+	//	          it is the driver that translates, and no harness.
 	//	CT        New          a tuple that the flow table does not hold; TCP: SYN unless MidStream
 	//	          Established  the flow table holds the flow as one that has seen both directions; see Reply. TCP: ACK.
 	//	                       ICMP: echo request, or with Reply echo reply. Entries may be made directly (netlink).
@@ -118,7 +119,8 @@ type Result struct {
 	// Delivered is true if the packet was seen at Packet.To: on the wire behind the interface, or, for PlaceProcess,
 	// by a socket (not by a capture ahead of the driver's hooks).
 	Delivered bool
-	// Src is the source address that the receiver saw. It differs from Packet.Src after masquerading only. Invalid if
+	// Src is the source address that the receiver saw. It differs from Packet.Src after masquerading, and where a workload
+	// reaches itself by a floating address. Invalid if
 	// not delivered, and for ARP.
 	Src netip.Addr
 }

@@ -19,6 +19,7 @@ type lineParse struct {
 	what       string     // "tcp", "ping", ...
 	families   [2]bool    // IPv4, IPv6
 	link       bool
+	floating   byte // the same of floating addresses
 	service    byte // OrigDst is this one of the service range
 	nodePort   bool
 	origPort   uint16
@@ -187,6 +188,8 @@ func (lp *lineParse) parseFlag(w string) error {
 		if lp.service, err = parseUint8(n); err == nil {
 			lp.origPort, err = parsePort(port)
 		}
+	case "floating":
+		lp.floating, err = parseUint8(val)
 	case "node-port":
 		lp.nodePort = true
 		lp.origPort, err = parsePort(val)
@@ -258,6 +261,11 @@ func (lp *lineParse) probe(v6 bool) Probe {
 		a[len(a)-1] = lp.service
 		addr, _ := netip.AddrFromSlice(a)
 		pk.OrigDst = netip.AddrPortFrom(addr, lp.origPort)
+	case lp.floating != 0:
+		a := FloatingRange[family].Addr().AsSlice()
+		a[len(a)-1] = lp.floating
+		addr, _ := netip.AddrFromSlice(a)
+		pk.OrigDst = netip.AddrPortFrom(addr, pk.DstPort)
 	case lp.nodePort:
 		host, _ := SiteByName("host")
 		pk.OrigDst = netip.AddrPortFrom(ownAddr(host, lp.from, v6, false), lp.origPort)

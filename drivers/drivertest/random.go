@@ -332,10 +332,20 @@ func (g *gen) putEndpoint(s *drivers.State, site Site) {
 	if g.chance(30) {
 		e.SourcePrefixes = slices.Clone(site.Ranges[:1+g.IntN(2)])
 	}
+	g.float(s, e, site)
 	if g.chance(2) {
 		e.Degraded = "by-the-generator"
 	}
 	s.Endpoints[id] = e
+}
+
+// float gives an endpoint floating addresses that no other one of s has, sometimes.
+func (g *gen) float(s *drivers.State, e *drivers.Endpoint, site Site) {
+	for _, a := range addrs("10.97.0.1", "10.97.0.2", "fd97::1", "fd97::2") {
+		if g.chance(25) && s.Destination(a) == a {
+			e.Floating = append(e.Floating, drivers.Floating{External: a, Internal: site.Addr(a.Is6())})
+		}
+	}
 }
 
 func (g *gen) putHost(s *drivers.State, iface string) {

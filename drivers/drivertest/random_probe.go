@@ -3,6 +3,7 @@ package drivertest
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/tortie/tortie/drivers"
 )
@@ -153,6 +154,14 @@ func (g *gen) translate(s *drivers.State, pk *drivers.Packet, m *drivers.Match, 
 	}
 	if pk.CT != drivers.CTNew || pk.Proto != protoTCP && pk.Proto != protoUDP || !g.chance(percent) {
 		return
+	}
+	if e := s.Endpoints[workloadID(strings.TrimPrefix(pk.To.Iface, "tort"))]; e != nil && g.chance(50) {
+		for _, f := range e.Floating {
+			if f.External.Is6() == pk.Src.Is6() {
+				pk.Dst, pk.OrigDst = f.Internal, netip.AddrPortFrom(f.External, pk.DstPort)
+				return
+			}
+		}
 	}
 	as := addrs("10.96.0.1", "10.96.7.7", "172.20.0.1", "172.21.0.1")
 	if pk.Src.Is6() {

@@ -142,6 +142,9 @@ func newOracle(s *drivers.State) oracle { return oracle{s, drivers.NewEvaluator(
 // expect says whether p arrives, and whether an address of the node is its source then.
 func (o oracle) expect(p drivers.Packet) (arrives, masq bool) {
 	v, noTrack := o.ev.Verdict(p)
+	if floats(p) && o.s.Destination(p.OrigDst.Addr()) != p.Dst {
+		return false, false // it goes where the topology routes the floating address
+	}
 	if inAny(DriverRouted, p.Dst) && routedTo(o.s, p.Dst) != p.To.Iface {
 		return false, false
 	}
@@ -163,6 +166,11 @@ func (o oracle) judge(p Probe, got Result) error {
 	switch {
 	case got.Delivered != arrives:
 		return fmt.Errorf("%s: it %s, want it %s. The oracle:\n%s", probeText(p), fate(got.Delivered), wanted(arrives), drivers.Evaluate(o.s, p.Packet))
+	case arrives && floats(p.Packet) && p.Packet.From == p.Packet.To && p.Packet.Src == p.Packet.Dst:
+		if want := p.Packet.OrigDst.Addr(); got.Src != want {
+			return fmt.Errorf("%s: arrived from %s, want %s: it has gone to itself", probeText(p), got.Src, want)
+		}
+		return nil
 	case !arrives || p.Packet.ARP || !masq && got.Src == p.Packet.Src:
 		return nil
 	case !masq:
@@ -174,6 +182,11 @@ func (o oracle) judge(p Probe, got Result) error {
 		}
 	}
 	return fmt.Errorf("%s: arrived from %s, want an address of the node (masqueraded)", probeText(p), got.Src)
+}
+
+// floats says whether the driver is to translate where a packet goes.
+func floats(p drivers.Packet) bool {
+	return p.OrigDst.IsValid() && inAny(FloatingRange, p.OrigDst.Addr())
 }
 
 func fate(arrived bool) string {

@@ -212,6 +212,13 @@ var mistakes = map[string]func(*fakeHarness){
 	"makes no routes": wrongState(func(s *drivers.State) {
 		maps.DeleteFunc(s.Routes, func(_ prefix, r *drivers.Route) bool { return r.Encap == drivers.EncapNone })
 	}),
+	"translates no floating address": wrongState(func(s *drivers.State) {
+		for id, e := range s.Endpoints {
+			c := *e
+			c.Floating = nil
+			s.Endpoints[id] = &c
+		}
+	}),
 	"masquerades nothing":  wrongState(func(s *drivers.State) { s.Masquerade = drivers.Masquerade{} }),
 	"masquerades too much": wrongState(func(s *drivers.State) { s.Masquerade.Except = nil }),
 	"accepts for the host": wrongState(func(s *drivers.State) { s.Node.EndpointToHost = drivers.ToHostAccept }),

@@ -67,6 +67,10 @@ var DriverRouted = []netip.Prefix{netip.MustParsePrefix("10.67.0.0/16"), netip.M
 // harness may have to route them somewhere so that they reach its translation.
 var ServiceRange = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd96::/64")}
 
+// FloatingRange are the addresses that probes use as floating ones: OrigDst of a probe that the driver is to translate, not
+// the harness. The node routes them where it routes ServiceRange.
+var FloatingRange = []netip.Prefix{netip.MustParsePrefix("10.97.0.0/16"), netip.MustParsePrefix("fd97::/64")}
+
 var sites = []Site{
 	{
 		Name: "a", Place: drivers.Place{Kind: drivers.PlaceWorkload, Iface: "torta"},

@@ -175,7 +175,8 @@ func (w *stateWriter) endpoint(e *drivers.Endpoint) {
 		if !slices.Equal(e.Addrs, site.Addrs) {
 			words = append(words, "addrs="+list(e.Addrs, netip.Addr.String))
 		}
-		words = append(words, pair("sources", list(e.SourcePrefixes, prefixText)))
+		words = append(words, pair("sources", list(e.SourcePrefixes, prefixText)),
+			pair("floating", list(e.Floating, drivers.Floating.String)))
 	}
 	lists := endpointLists(e)
 	for _, name := range slices.Sorted(maps.Keys(lists)) {

@@ -17,6 +17,7 @@ import (
 //	forward-to       ingress, or Forward Out (E7)
 //	input-from       link traffic of workloads (E3). Egress of workloads (E7)
 //	input-to         tunnels (E2). Link traffic (E3). Pre-DNAT (E6). Endpoint-to-host, or Normal In (E7)
+//	floating-*       floating addresses of workloads become their own, before E6 and E7
 //	postrouting      to unknown interfaces: drop (E1). What the host sends: tunnels (E2), link traffic (E3), Normal Out (E7)
 //
 // Two things that look out of order are not. An untracked policy skips the later host stages of what it allowed, and a
@@ -35,6 +36,7 @@ func (c *compiler) flags() string {
 
 var optionalMaps = []string{
 	mapFwdIn, mapFwdOut, mapHostIn, mapHostOut, mapUntrackedIn, mapUntrackedOut, mapPreDNAT, mapEgress, mapIngress,
+	mapFloating4, mapFloating6,
 }
 
 // baseBuilder collects what buildBase makes.
@@ -54,6 +56,7 @@ func (c *compiler) buildBase(u *unit) {
 	b.input()
 	b.post()
 	b.masquerade()
+	b.floating()
 	b.arp()
 }
 

@@ -42,6 +42,8 @@ type compiler struct {
 	tunnels  map[drivers.Encap]int
 	maps     map[Key]elems // contents of the maps that units put elements in; base makes the objects
 	lists    map[*drivers.TierList]string
+	floating map[drivers.EndpointID][]drivers.Floating
+	floaters map[netip.Addr]map[drivers.EndpointID]netip.Addr // by floating address: who has it, for which of its own
 	base     *unit
 	baseFace string
 
@@ -99,6 +101,8 @@ func newCompiler() *compiler {
 		tunnels:  map[drivers.Encap]int{},
 		maps:     map[Key]elems{},
 		lists:    map[*drivers.TierList]string{},
+		floating: map[drivers.EndpointID][]drivers.Floating{},
+		floaters: map[netip.Addr]map[drivers.EndpointID]netip.Addr{},
 		poison:   map[drivers.ObjectRef]error{},
 		failed:   map[drivers.ObjectRef]error{},
 	}
@@ -134,7 +138,13 @@ func (c *compiler) update(s *drivers.State, ch *drivers.Changes) {
 		}
 	}
 	for id := range ch.Endpoints {
-		c.endpoint(id, s.Endpoints[id])
+		e := s.Endpoints[id]
+		c.endpoint(id, e)
+		if e == nil {
+			c.floats(id, nil)
+		} else {
+			c.floats(id, e.Floating)
+		}
 	}
 	for dst := range ch.Routes {
 		c.route(dst, s.Routes[dst])

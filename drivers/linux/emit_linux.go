@@ -180,11 +180,34 @@ func (a *Action) exprs() []any {
 		return []any{&expr.Masq{}}
 	case ActCount:
 		return []any{&expr.Counter{}}
+	case ActDNAT:
+		return append(loadAll(a.fields()),
+			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: a.VMap, DestRegister: unix.NFT_REG_1, IsDestRegSet: true},
+			nat(unix.NFT_NAT_DNAT, a.Field))
+	case ActSNAT:
+		return append(loadAll(a.fields()), nat(unix.NFT_NAT_SNAT, a.Field))
 	case ActVMap:
 		return append(loadAll(a.fields()),
 			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: a.VMap, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
 	}
 	return nil
+}
+
+// nat translates to the address in the first register, of the family of f. It says what the kernel tells of it, so that
+// dumps compare equal: that address is the first and the last of a range.
+func nat(kind uint32, f Field) raw {
+	const mapIPs = 1 // NF_NAT_RANGE_MAP_IPS
+	family := uint32(unix.NFPROTO_IPV4)
+	if fields[f].typ == TAddr6 {
+		family = unix.NFPROTO_IPV6
+	}
+	var b attrBuf
+	b.u32(unix.NFTA_NAT_TYPE, kind)
+	b.u32(unix.NFTA_NAT_FAMILY, family)
+	b.u32(unix.NFTA_NAT_REG_ADDR_MIN, unix.NFT_REG_1)
+	b.u32(unix.NFTA_NAT_REG_ADDR_MAX, unix.NFT_REG_1)
+	b.u32(unix.NFTA_NAT_FLAGS, mapIPs)
+	return raw{"nat", b}
 }
 
 // encode gives the rule's expressions, as the attribute NFTA_RULE_EXPRESSIONS holds them.
@@ -262,7 +285,7 @@ func (s *SetObject) flags() uint32 {
 	if s.Interval {
 		f |= unix.NFT_SET_INTERVAL
 	}
-	if s.Verdict {
+	if s.Verdict || len(s.Data) > 0 {
 		f |= unix.NFT_SET_MAP
 	}
 	if s.Timed {
@@ -283,6 +306,10 @@ func (s *SetObject) create() []byte {
 	if s.Verdict {
 		b.u32(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
 		b.u32(unix.NFTA_SET_DATA_LEN, 0)
+	}
+	for _, t := range s.Data {
+		b.u32(unix.NFTA_SET_DATA_TYPE, typeMagic[t])
+		b.u32(unix.NFTA_SET_DATA_LEN, uint32(typeLen[t]))
 	}
 	if s.Timed {
 		at := b.nest(unix.NFTA_SET_DESC)
@@ -347,6 +374,11 @@ func (s *SetObject) element(b *attrBuf, e Elem, key string, end bool) {
 			b.str(unix.NFTA_VERDICT_CHAIN, e.Chain)
 		}
 		b.end(v)
+		b.end(d)
+	}
+	if len(s.Data) > 0 && !end {
+		d := b.nest(unix.NFTA_SET_ELEM_DATA)
+		b.data(unix.NFTA_DATA_VALUE, e.Value)
 		b.end(d)
 	}
 	b.end(at)

@@ -33,6 +33,7 @@ func probe(s *socket) (drivers.Features, error) {
 		}
 		*o.has = err == nil
 	}
+	f.FloatingNAT = try(s, translating()) == nil
 	return f, nil
 }
 
@@ -60,6 +61,17 @@ func needed() Program {
 		when(does(ActAccept), match(FARPSenderIP, OpEq, "\x00\x00\x00\x00")),
 	}}
 	return p
+}
+
+// translating has what floating addresses take.
+func translating() Program {
+	const name = probeName + "-floating"
+	set := &SetObject{Key: Key{Inet, name}, Types: []Type{TAddr6}, Data: []Type{TAddr6}, Content: elems{}}
+	in := &Chain{Key: Key{Inet, probeName}, Hook: &Hook{Type: "nat", Hook: "prerouting", Priority: prioFloatDNAT},
+		Rules: []Rule{when([]Action{{Kind: ActDNAT, Field: FDst6, VMap: name}}, isFamily(true))}}
+	out := &Chain{Key: Key{Inet, name}, Hook: &Hook{Type: "nat", Hook: "postrouting", Priority: prioFloatSNAT},
+		Rules: []Rule{when([]Action{{Kind: ActSNAT, Field: FOrigDst4}}, isFamily(false))}}
+	return Program{Chains: map[Key]*Chain{in.Key: in, out.Key: out}, Sets: map[Key]*SetObject{set.Key: set}}
 }
 
 // try examines a program, beside whatever the tables hold.

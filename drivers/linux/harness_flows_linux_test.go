@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/drivers/drivertest"
 	"github.com/tortie/tortie/internal/netns"
 )
 
@@ -220,6 +222,7 @@ func (f *flowTable) prepare(gs []*tagged) error {
 		}
 		var err error
 		switch {
+		case p.OrigDst.IsValid() && slices.ContainsFunc(drivertest.FloatingRange, func(r netip.Prefix) bool { return r.Contains(p.OrigDst.Addr()) }):
 		case p.OrigDst.IsValid():
 			dnat[p.Src.Is6()] = append(dnat[p.Src.Is6()], translation(g))
 		case p.CT == drivers.CTEstablished && g.Reply:

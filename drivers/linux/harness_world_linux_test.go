@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -216,7 +217,7 @@ func (w *world) routeSite(s drivertest.Site, node int) error {
 
 // routeServices gives what the node itself sends to a service address a way until it is translated.
 func (w *world) routeServices() error {
-	for _, p := range drivertest.ServiceRange {
+	for _, p := range slices.Concat(drivertest.ServiceRange, drivertest.FloatingRange) {
 		if err := w.addRoute(p, w.links["eth0"].node, netip.Addr{}); err != nil {
 			return err
 		}

@@ -38,6 +38,9 @@ const (
 	baseInTo      = "input-to"       // tunnels, endpoint-to-host, Normal In
 	basePost      = "postrouting"    // unknown interfaces, Normal Out (an output hook knows a stale interface)
 	baseNAT       = "nat-postrouting"
+	baseFloatIn   = "floating-prerouting"  // floating addresses become the workloads' own
+	baseFloatOut  = "floating-output"      // the same for what the host sends
+	baseFloatBack = "floating-postrouting" // what a workload sends itself by its floating address comes from that
 	baseARPIn     = "arp-input"
 	baseARPOut    = "arp-output"
 	prioRaw       = -300 // before conntrack (-200), after reassembly (-400)
@@ -45,6 +48,8 @@ const (
 	prioTo        = -10
 	prioPost      = -150 // before source NAT (100)
 	prioSourceNAT = 100
+	prioFloatDNAT = -101 // before other programs' destination NAT (-100)
+	prioFloatSNAT = 99
 	prioARP       = 0
 )
 
@@ -70,6 +75,11 @@ const (
 	mapHostOut, mapHostOutProfiles  = "host-out", "host-out-profiles"
 	mapUntrackedIn, mapUntrackedOut = "untracked-in", "untracked-out"
 	mapPreDNAT, mapPreDNATPlain     = "pre-dnat", "pre-dnat-plain" // of flows, and of packets without one
+
+	// Maps from floating addresses to the workloads' own, and the (source, destination, floating) of what workloads send to
+	// themselves by them.
+	mapFloating4, mapFloating6         = "floating4", "floating6"
+	setFloatingSelf4, setFloatingSelf6 = "floating-self4", "floating-self6"
 
 	setPeers4, setPeers6               = "peers4", "peers6"
 	setMasqFrom4, setMasqFrom6         = "masquerade-from4", "masquerade-from6"

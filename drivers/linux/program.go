@@ -169,6 +169,8 @@ const (
 	ActClearMark // clears the bits of Mark
 	ActLog
 	ActMasquerade
+	ActDNAT // looks Field up in VMap, a map of addresses, and sends the packet there
+	ActSNAT // makes Field the source
 	ActVMap // looks Field up in VMap and does what it finds
 	ActCount
 )
@@ -198,8 +200,9 @@ type SetObject struct {
 	Key
 	Types    []Type // of the key's parts
 	Interval bool
-	Verdict  bool // elements carry a verdict
-	Timed    bool // the elements are not the program's but the cutter's, and time out
+	Verdict  bool   // elements carry a verdict
+	Data     []Type // of what else elements carry: one, or none
+	Timed    bool   // the elements are not the program's but the cutter's, and time out
 	Comment  string
 	Content  Content
 	Owner    drivers.ObjectRef
@@ -209,7 +212,7 @@ type SetObject struct {
 
 // sameShape reports whether o can hold the content of s without being made anew.
 func (s *SetObject) sameShape(o *SetObject) bool {
-	return s.Interval == o.Interval && s.Verdict == o.Verdict && s.Timed == o.Timed && slices.Equal(s.Types, o.Types)
+	return s.Interval == o.Interval && s.Verdict == o.Verdict && s.Timed == o.Timed && slices.Equal(s.Types, o.Types) && slices.Equal(s.Data, o.Data)
 }
 
 // Elem is an element of a set. Key is what the kernel holds as its key; in interval sets Key is the first address and
@@ -218,6 +221,7 @@ type Elem struct {
 	Key, Last string
 	Kind      ActionKind
 	Chain     string // of verdict maps
+	Value     string // of maps of other data
 
 	// Owner is the object of the State to blame if the kernel does not take the element; nil = the set's.
 	Owner *drivers.ObjectRef

@@ -274,6 +274,7 @@ func (r *reader) sets(t Table) error {
 				r.have.remake[t] = true
 			}
 			s.Types, s.Interval, s.Verdict, s.Timed, s.Owner = want.Types, want.Interval, want.Verdict, want.Timed, want.Owner
+			s.Data = want.Data
 			s.unread = !s.Timed // else what is in it is not the program's
 		}
 		return nil
@@ -302,6 +303,11 @@ func (s *SetObject) sameKind(m map[uint16][]byte) bool {
 	if be32(m[unix.NFTA_SET_FLAGS])&kindFlags != s.flags() || be32(m[unix.NFTA_SET_KEY_TYPE]) != magic ||
 		be32(m[unix.NFTA_SET_KEY_LEN]) != length {
 		return false
+	}
+	for _, t := range s.Data {
+		if be32(m[unix.NFTA_SET_DATA_TYPE]) != typeMagic[t] || be32(m[unix.NFTA_SET_DATA_LEN]) != uint32(typeLen[t]) {
+			return false
+		}
 	}
 	return !s.Verdict || be32(m[unix.NFTA_SET_DATA_TYPE]) == unix.NFT_DATA_VERDICT
 }
@@ -363,6 +369,9 @@ func (s *SetObject) decode(b []byte) kernelElem {
 		v := attr(attr(b, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VERDICT)
 		e.Chain = text(attr(v, unix.NFTA_VERDICT_CHAIN))
 		e.Kind = verdictKind(int32(be32(attr(v, unix.NFTA_VERDICT_CODE))))
+	}
+	if len(s.Data) > 0 {
+		e.Value = string(attr(attr(b, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE))
 	}
 	return e
 }

@@ -48,7 +48,7 @@ func keysOf[V any](m map[Key]V, t Table) []Key {
 
 func (s *SetObject) write(b *strings.Builder) {
 	kind := "set"
-	if s.Verdict {
+	if s.Verdict || len(s.Data) > 0 {
 		kind = "map"
 	}
 	var types []string
@@ -58,6 +58,9 @@ func (s *SetObject) write(b *strings.Builder) {
 	fmt.Fprintf(b, "\t%s %s { type %s", kind, s.Name, strings.Join(types, " . "))
 	if s.Verdict {
 		b.WriteString(" : verdict")
+	}
+	for _, t := range s.Data {
+		b.WriteString(" : " + typeNames[t])
 	}
 	if s.Interval {
 		b.WriteString("; flags interval")
@@ -82,6 +85,9 @@ func (s *SetObject) write(b *strings.Builder) {
 		b.WriteString(s.key(e))
 		if s.Verdict {
 			fmt.Fprintf(b, " : %s", (&Action{Kind: e.Kind, Chain: e.Chain}).String())
+		}
+		for _, t := range s.Data {
+			b.WriteString(" : " + value(t, e.Value))
 		}
 	}
 	b.WriteString(" } }\n")
@@ -219,6 +225,10 @@ func (a *Action) String() string {
 		return "log prefix " + strconv.Quote(a.Prefix)
 	case ActMasquerade:
 		return "masquerade"
+	case ActDNAT:
+		return "dnat to " + fieldNames(a.fields()) + " map @" + a.VMap
+	case ActSNAT:
+		return "snat to " + fieldNames(a.fields())
 	case ActCount:
 		return "counter"
 	}

@@ -74,6 +74,13 @@ func rows() []row {
 			s.Masquerade.From = []netip.Prefix{net4}
 			return s
 		}},
+		{"floating addresses", func() *drivers.State {
+			s := ruleState(drivers.Allow, drivers.Match{})
+			for _, e := range s.Endpoints {
+				e.Floating = []drivers.Floating{{External: netip.MustParseAddr("192.0.2.7"), Internal: netip.MustParseAddr("10.0.0.1")}}
+			}
+			return s
+		}},
 		routeRow("routes to other nodes, same network", drivers.EncapNone),
 		routeRow("routes to other nodes, IPIP", drivers.EncapIPIP),
 		routeRow("routes to other nodes, VXLAN", drivers.EncapVXLAN),

@@ -113,6 +113,16 @@ func TestPod(t *testing.T) {
 			p.Annotations = w.w.Annotations
 			w.w.Spec.AllowSpoofedSourcePrefixes = []string{"192.0.2.0/24", "fd00::1/128"}
 		}},
+		{"floating addresses", func(p *corev1.Pod, w *want) {
+			w.w.Annotations = map[string]string{"cni.projectcalico.org/floatingIPs": `["192.0.2.7", "2001:db8::7"]`}
+			p.Annotations = w.w.Annotations
+			w.w.Spec.IPNATs = []api.IPNAT{{ExternalIP: "192.0.2.7"}, {ExternalIP: "2001:db8::7"}}
+		}},
+		{"floating addresses that can't be read: none of them counts", func(p *corev1.Pod, w *want) {
+			w.w.Annotations = map[string]string{"cni.projectcalico.org/floatingIPs": `["192.0.2.7", "192.0.2.0/24"]`}
+			p.Annotations = w.w.Annotations
+			w.problems = []string{`metadata.annotations[cni.projectcalico.org/floatingIPs]: "192.0.2.0/24" is not an IP address`}
+		}},
 		{"what else it sends from can't be read: none of it counts", func(p *corev1.Pod, w *want) {
 			w.w.Annotations = map[string]string{"cni.projectcalico.org/allowedSourcePrefixes": `["192.0.2.0/24", "all"]`}
 			p.Annotations = w.w.Annotations

@@ -3,6 +3,7 @@ package convert
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/tortie/tortie/api"
@@ -47,7 +48,7 @@ func Pod(p *corev1.Pod) (*api.WorkloadEndpoint, PodAddresses, []api.Problem) {
 	}
 	problems := podPorts(w, &p.Spec)
 	addresses, unread := podAddresses(&p.Status)
-	return w, addresses, append(append(problems, unread...), podSources(w)...)
+	return w, addresses, slices.Concat(problems, unread, podSources(w), podFloating(w))
 }
 
 // podUID returns the UID by which the runtime knows a pod. A pod that the kubelet has from a file is shown by the API server
@@ -142,6 +143,18 @@ func podSources(w *api.WorkloadEndpoint) []api.Problem {
 	}
 	for _, p := range prefixes {
 		w.Spec.AllowSpoofedSourcePrefixes = append(w.Spec.AllowSpoofedSourcePrefixes, p.String())
+	}
+	return nil
+}
+
+// podFloating gives w the floating addresses that its pod asks for.
+func podFloating(w *api.WorkloadEndpoint) []api.Problem {
+	addrs, err := api.AnnotationAddrs(w.Annotations[api.AnnotationFloatingIPs])
+	if err != nil {
+		return []api.Problem{{Path: "metadata.annotations[" + api.AnnotationFloatingIPs + "]", Reason: err.Error()}}
+	}
+	for _, a := range addrs {
+		w.Spec.IPNATs = append(w.Spec.IPNATs, api.IPNAT{ExternalIP: a.String()})
 	}
 	return nil
 }
