@@ -61,8 +61,8 @@ func TestHelm(t *testing.T) {
 	b.do("kubectl delete -f deploy/crds")
 	b.helm("uninstall", "tortie", "--namespace", bedtest.System)
 	b.do("kubectl delete namespace tortie-system")
-	b.do("kubectl apply -f deploy/clean.yaml")
-	b.do("kubectl -n tortie-clean rollout status daemonset/clean")
-	b.do("kubectl delete -f deploy/clean.yaml")
+	for _, command := range b.commands("Remove it")[2:] {
+		b.do(command)
+	}
 	b.gone()
 }

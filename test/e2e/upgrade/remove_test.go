@@ -7,7 +7,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -39,14 +38,16 @@ func TestRemove(t *testing.T) {
 	b.follow("Remove it")
 	b.gone()
 	// pods run on, as the page says, and can be removed when there is a network again
-	if !b.hasInterfaces(s.Server.Node) {
+	if b.interfaces(s.Server.Node) == 0 {
 		t.Error("the interfaces of pods that run are gone")
 	}
 	b.install(b.tree)
 	b.In("delete", "pods", "--all", "--timeout="+patience.String())
 	for _, node := range b.nodes() {
-		if out := b.on(node, "ip -o link show | grep -c tort || true"); strings.TrimSpace(out) != b.podsOn(node) {
-			t.Errorf("%s has interfaces of %s pods, and %s pods", node, strings.TrimSpace(out), b.podsOn(node))
+		got, want := 0, 0
+		same := func() bool { got, want = b.interfaces(node), b.podsOn(node); return got == want }
+		if !bedtest.Eventually(patience, same) {
+			t.Errorf("%s has interfaces of %d pods, and %d pods", node, got, want)
 		}
 	}
 }
@@ -126,6 +127,10 @@ func (b *bed) gone() {
 			b.Errorf("in the cluster is left: %s", strings.TrimSpace(name))
 		}
 	}
+	annotations := b.Kubectl("get", "nodes", "-o", "jsonpath={.items[*].metadata.annotations}")
+	if strings.Contains(annotations, "tortie.io") || strings.Contains(annotations, "projectcalico.org") {
+		b.Errorf("on Node objects is left: %s", annotations)
+	}
 	const look = `nft list tables | grep -w tortie
 		ip -4 route show table all proto 84; ip -6 route show table all proto 84; ip rule show | grep -w 84
 		ls /etc/cni/net.d/*tortie* /opt/cni/bin/*tortie* 2>/dev/null
@@ -138,20 +143,15 @@ func (b *bed) gone() {
 	}
 }
 
-func (b *bed) hasInterfaces(node string) bool {
+// interfaces is how many a node has that are pods'.
+func (b *bed) interfaces(node string) int {
 	b.Helper()
-	return slices.ContainsFunc(strings.Fields(b.on(node, "ls /sys/class/net; ip -o link show")), func(s string) bool { return strings.HasPrefix(s, "tort") })
+	return strings.Count(b.on(node, "ls -d /proc/sys/net/ipv4/conf/tort* 2>/dev/null || true"), "tort")
 }
 
 // podsOn is how many pods a node has that have a network of their own.
-func (b *bed) podsOn(node string) string {
+func (b *bed) podsOn(node string) int {
 	b.Helper()
-	n := 0
-	for host := range strings.Lines(b.Kubectl("get", "pods", "-A", "--field-selector", "spec.nodeName="+node,
-		"-o", `jsonpath={range .items[*]}host:{.spec.hostNetwork}{"\n"}{end}`)) {
-		if strings.TrimSpace(host) == "host:" {
-			n++
-		}
-	}
-	return strconv.Itoa(n)
+	host := strings.Fields(b.Kubectl("get", "pods", "-A", "--field-selector", "spec.nodeName="+node, "-o", "jsonpath={range .items[*]}host:{.spec.hostNetwork} {end}"))
+	return len(slices.DeleteFunc(host, func(s string) bool { return s == "host:true" }))
 }
