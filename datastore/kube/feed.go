@@ -109,6 +109,7 @@ func (f *feed) note(err error) {
 // do makes a request, again and again as long as there is no answer.
 func (f *feed) do(ctx context.Context, call func() error) error {
 	for {
+		kick := f.h.kicked() // the server may come back while this call is about to fail
 		err := call()
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -132,7 +133,7 @@ func (f *feed) do(ctx context.Context, call func() error) error {
 		f.delay = min(max(2*f.delay, f.s.pace.minBackoff), f.s.pace.maxBackoff)
 		delay := f.delay
 		f.mu.Unlock()
-		f.h.wait(ctx, jitter(delay))
+		waitUnless(ctx, jitter(delay), kick)
 	}
 }
 

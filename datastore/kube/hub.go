@@ -24,9 +24,12 @@ type hub struct {
 	waiting int // sources that have yet to be read as a whole
 	join    *joiner
 	joining int // of them, those that the joiner needs
-	claims  map[api.Key]event
-	known   map[api.Key]string // what the consumer holds of an earlier watch, and has not been seen yet
-	out     []event
+	// sweeping: a sweep comes for pods that wait for service accounts.
+	sweeping bool
+	patience time.Duration // between sweeps
+	claims   map[api.Key]event
+	known    map[api.Key]string // what the consumer holds of an earlier watch, and has not been seen yet
+	out      []event
 
 	states map[string]state
 	status datastore.Status
@@ -49,12 +52,12 @@ type row struct {
 func newHub(kinds []string, known map[api.Key]string, log *slog.Logger) *hub {
 	h := &hub{q: newQueue(), log: log, wanted: map[string]bool{}, tables: map[string]*table{}, join: newJoiner(),
 		claims: map[api.Key]event{}, known: map[api.Key]string{}, states: map[string]state{},
-		status: datastore.Status{Since: time.Now()}, kick: make(chan struct{})}
+		status: datastore.Status{Since: time.Now()}, kick: make(chan struct{}), patience: accountPatience}
 	for _, k := range kinds {
 		h.wanted[k] = true
 	}
 	if h.wanted["WorkloadEndpoint"] && h.wanted["Profile"] {
-		h.join.spaces = map[string]bool{}
+		h.join.spaces, h.join.accounts = map[string]bool{}, map[string]bool{}
 	}
 	for k, rev := range known {
 		if h.wanted[k.Kind] {
@@ -63,6 +66,10 @@ func newHub(kinds []string, known map[api.Key]string, log *slog.Logger) *hub {
 	}
 	return h
 }
+
+// accountPatience is how long, and at most twice, a pod waits for its service account. The API server makes no pod without,
+// but the two come in streams of their own; and the account may be gone again.
+const accountPatience = 500 * time.Millisecond
 
 // joins says whether a source is one that the joiner needs.
 func joins(name string) bool { return name == pods || name == blocks || name == pools }
@@ -135,6 +142,7 @@ func (h *hub) sync(t *table) {
 	if h.waiting--; h.waiting > 0 {
 		return
 	}
+	h.tell(h.join.excuse(true)) // there are no others than have been read
 	for k := range h.known {
 		h.out = append(h.out, event{key: k, known: true})
 	}
@@ -147,6 +155,19 @@ func (h *hub) sync(t *table) {
 func (h *hub) flush() {
 	h.q.push(h.out...)
 	h.out = nil
+	if h.waiting == 0 && !h.sweeping && h.join.lacking() {
+		h.sweeping = true
+		time.AfterFunc(h.patience, h.sweep)
+	}
+}
+
+// sweep ends that pods wait for service accounts which don't come.
+func (h *hub) sweep() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sweeping = false
+	h.tell(h.join.excuse(false))
+	h.flush()
 }
 
 // size is how many objects of a source are held.
@@ -216,6 +237,8 @@ func (h *hub) rejoin(name, src string, it *item) {
 		h.tell(h.join.pool(src, it.pool))
 	case name == namespaces && h.join.spaces != nil:
 		h.tell(h.join.namespace(src, it.obj != nil))
+	case name == serviceAccounts && h.join.accounts != nil:
+		h.tell(h.join.serviceAccount(src, it.obj != nil))
 	}
 }
 

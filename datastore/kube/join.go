@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore/kube/convert"
@@ -16,6 +17,7 @@ type endpoint struct {
 	key      api.Key
 	rev      string
 	uid      string
+	account  string // service account; "" = none
 	data     []byte // as JSON, without what is here beside it
 	partial  []string
 	problems []api.Problem
@@ -26,8 +28,8 @@ type endpoint struct {
 }
 
 func newEndpoint(w *api.WorkloadEndpoint, a convert.PodAddresses, problems []api.Problem) *endpoint {
-	e := &endpoint{key: api.KeyOf(w), rev: w.ResourceVersion, uid: string(w.UID), partial: w.Spec.Partial, problems: problems,
-		status: a.IPs, finished: a.Finished}
+	e := &endpoint{key: api.KeyOf(w), rev: w.ResourceVersion, uid: string(w.UID), account: w.Spec.ServiceAccountName,
+		partial: w.Spec.Partial, problems: problems, status: a.IPs, finished: a.Finished}
 	short := *w
 	short.TypeMeta, short.Namespace, short.Name, short.UID, short.ResourceVersion = metav1.TypeMeta{}, "", "", "", ""
 	short.Spec.IPNetworks = nil
@@ -63,19 +65,21 @@ func (e *endpoint) same(o *endpoint) bool {
 //	blocks      UID      ->  addresses, by block  +->  the endpoints that have changed
 //	pools       name     ->  prefix               |
 //	namespaces  name                             -+
+//	accounts    ns/name                          -+
 //
-// A pod is told of only once its namespace is known: without the labels that it has from there it could be taken for one
-// of another kind of namespace.
+// A pod is told of only once its namespace and its service account are known: without the labels that it has from there it
+// could be taken for one of another kind, and policy that is for it would pass it by. There may be no such account, though:
+// whoever has read all that there are excuses those who wait for one, at first all and later after a while.
 type joiner struct {
 	pods   map[string]*endpoint
 	byUID  map[string][]string // sources of pods
 	leases map[string][]lease  // by UID
 	blocks map[string][]string // UIDs that a block has addresses for
 	pools  map[string]netip.Prefix
-	// spaces are the namespaces that are known; nil if that does not matter. hidden holds the sources of pods that wait for
-	// theirs, by namespace.
-	spaces map[string]bool
-	hidden map[string]map[string]bool
+	// spaces and accounts are the namespaces and service accounts that are known; nil if that does not matter. hidden holds
+	// the sources of pods that wait for theirs, by what they wait for; true: a sweep has seen it.
+	spaces, accounts map[string]bool
+	hidden           map[string]map[string]bool
 }
 
 // lease is the addresses that a block holds for a UID.
@@ -117,11 +121,12 @@ func (j *joiner) pod(src string, e *endpoint) []joined {
 	}
 	e.addrs = j.addresses(e)
 	j.pods[src] = e
-	if old == nil && j.hide(e, src) || old != nil && j.hidden[old.key.Namespace][src] {
-		return nil
-	}
+	swept := old != nil && e.uid == old.uid && j.hidden[j.accountOf(old)][src]
+	fresh := old == nil || j.show(old, src)
 	switch {
-	case old == nil:
+	case fresh && j.hide(e, src, swept):
+		return nil
+	case fresh:
 		return []joined{{key: e.key, e: e}}
 	case old.key != e.key:
 		return []joined{{key: old.key, known: true}, {key: e.key, e: e}}
@@ -131,45 +136,116 @@ func (j *joiner) pod(src string, e *endpoint) []joined {
 	return []joined{{key: e.key, e: e, known: true}}
 }
 
-// hide keeps a new pod back if its namespace is not known, and says so.
-func (j *joiner) hide(e *endpoint, src string) bool {
-	ns := e.key.Namespace
-	if j.spaces == nil || j.spaces[ns] {
+// accountOf is the service account that e needs, as namespace/name; "" if it needs none.
+func (j *joiner) accountOf(e *endpoint) string {
+	if j.accounts == nil || e.account == "" {
+		return ""
+	}
+	return e.key.Namespace + "/" + e.account
+}
+
+// missing is what e has to wait for; "" if for nothing.
+func (j *joiner) missing(e *endpoint) string {
+	if j.spaces != nil && !j.spaces[e.key.Namespace] {
+		return e.key.Namespace
+	}
+	if a := j.accountOf(e); a != "" && !j.accounts[a] {
+		return a
+	}
+	return ""
+}
+
+// hide keeps a new pod back if something is missing, and says so. swept: a sweep has seen that it waits.
+func (j *joiner) hide(e *endpoint, src string, swept bool) bool {
+	what := j.missing(e)
+	if what == "" {
 		return false
 	}
-	if j.hidden[ns] == nil {
-		j.hidden[ns] = map[string]bool{}
+	if j.hidden[what] == nil {
+		j.hidden[what] = map[string]bool{}
 	}
-	j.hidden[ns][src] = true
+	j.hidden[what][src] = swept
 	return true
+}
+
+func (j *joiner) isHidden(e *endpoint, src string) bool {
+	_, space := j.hidden[e.key.Namespace][src]
+	_, account := j.hidden[j.accountOf(e)][src]
+	return space || account
 }
 
 // show ends that a pod is kept back, and says whether it was.
 func (j *joiner) show(e *endpoint, src string) bool {
-	ns := e.key.Namespace
-	was := j.hidden[ns][src]
-	delete(j.hidden[ns], src)
-	if len(j.hidden[ns]) == 0 {
-		delete(j.hidden, ns)
+	was := j.isHidden(e, src)
+	for _, what := range []string{e.key.Namespace, j.accountOf(e)} {
+		delete(j.hidden[what], src)
+		if len(j.hidden[what]) == 0 {
+			delete(j.hidden, what)
+		}
 	}
 	return was
 }
 
 // namespace takes in that a namespace is there, or no more. The last of its pods go by themselves.
-func (j *joiner) namespace(name string, there bool) []joined {
+func (j *joiner) namespace(name string, there bool) []joined { return j.arrive(j.spaces, name, there) }
+
+// serviceAccount takes in that a service account, as namespace/name, is there, or no more.
+func (j *joiner) serviceAccount(name string, there bool) []joined {
+	return j.arrive(j.accounts, name, there)
+}
+
+// arrive tells of the pods that have waited for nothing else.
+func (j *joiner) arrive(known map[string]bool, name string, there bool) []joined {
 	if !there {
-		delete(j.spaces, name)
+		delete(known, name)
 		return nil
 	}
-	if j.spaces[name] {
+	if known[name] {
 		return nil
 	}
-	j.spaces[name] = true
-	var out []joined
-	for _, src := range sorted(j.hidden[name]) {
-		out = append(out, joined{key: j.pods[src].key, e: j.pods[src]})
-	}
+	known[name] = true
+	waiting := sorted(j.hidden[name])
 	delete(j.hidden, name)
+	var out []joined
+	for _, src := range waiting {
+		if e := j.pods[src]; !j.hide(e, src, false) {
+			out = append(out, joined{key: e.key, e: e})
+		}
+	}
+	return out
+}
+
+// lacking says whether pods wait for service accounts.
+func (j *joiner) lacking() bool {
+	for what := range j.hidden {
+		if strings.Contains(what, "/") {
+			return true
+		}
+	}
+	return false
+}
+
+// excuse tells of the pods that wait for service accounts: all, or those that waited at the last sweep already.
+func (j *joiner) excuse(all bool) []joined {
+	var out []joined
+	for _, what := range sorted(j.hidden) {
+		if !strings.Contains(what, "/") {
+			continue
+		}
+		for _, src := range sorted(j.hidden[what]) {
+			e := j.pods[src]
+			if !all && !j.hidden[what][src] {
+				j.hidden[what][src] = true
+				continue
+			}
+			j.show(e, src)
+			if j.spaces[e.key.Namespace] {
+				out = append(out, joined{key: e.key, e: e})
+			} else {
+				j.hide(e, src, true) // its namespace has gone meanwhile
+			}
+		}
+	}
 	return out
 }
 
@@ -257,7 +333,7 @@ func (j *joiner) refresh(out []joined, src string) []joined {
 	now := *e
 	now.addrs = addrs
 	j.pods[src] = &now
-	if j.hidden[now.key.Namespace][src] {
+	if j.isHidden(&now, src) {
 		return out
 	}
 	return append(out, joined{key: e.key, e: &now, known: true})
@@ -295,7 +371,7 @@ func (j *joiner) pooled(a netip.Addr) bool {
 func (j *joiner) all() []joined {
 	out := make([]joined, 0, len(j.pods))
 	for src, e := range j.pods {
-		if j.hidden[e.key.Namespace][src] {
+		if j.isHidden(e, src) {
 			continue
 		}
 		out = append(out, joined{key: e.key, e: e})

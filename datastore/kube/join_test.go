@@ -23,11 +23,13 @@ type podState struct {
 	status    []string
 	finished  bool
 	label     string
+	account   string
 }
 
 func (p podState) endpoint(src string) *endpoint {
 	w := &api.WorkloadEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "ns" + src[3:], Name: p.node + "-k8s-" + src + "-eth0", UID: types.UID(p.uid),
 		Labels: map[string]string{"l": p.label}, ResourceVersion: fmt.Sprint(rand.IntN(1e9))}}
+	w.Spec.ServiceAccountName = p.account
 	return newEndpoint(w, convert.PodAddresses{IPs: addrs(p.status...), Finished: p.finished}, nil)
 }
 
@@ -45,14 +47,17 @@ type world struct {
 	blocks map[string]map[string][]netip.Addr
 	pools  map[string]netip.Prefix
 	spaces map[string]bool
-	shown  map[string]bool   // pods whose namespace has been known
+	// accounts are as namespace/name; those who waited for one that is not there were excused in the last step.
+	accounts map[string]bool
+	excused  bool
+	shown    map[string]bool   // pods whose namespace and account have been known
 	told   map[string]string // endpoint by name: UID, label and addresses
 	events int
 }
 
 func newWorld() *world {
 	return &world{j: newJoiner(), pods: map[string]podState{}, blocks: map[string]map[string][]netip.Addr{}, pools: map[string]netip.Prefix{},
-		spaces: map[string]bool{}, shown: map[string]bool{}, told: map[string]string{}}
+		spaces: map[string]bool{}, accounts: map[string]bool{}, shown: map[string]bool{}, told: map[string]string{}}
 }
 
 func (w *world) take(t *testing.T, changes []joined) {
@@ -80,7 +85,7 @@ func (w *world) take(t *testing.T, changes []joined) {
 }
 
 func tell(o *api.WorkloadEndpoint) string {
-	return fmt.Sprintf("%s %s %v", o.UID, o.Labels["l"], o.Spec.IPNetworks)
+	return fmt.Sprintf("%s %s %s %v", o.UID, o.Labels["l"], o.Spec.ServiceAccountName, o.Spec.IPNetworks)
 }
 
 // want computes from scratch what must have been told.
@@ -88,7 +93,9 @@ func (w *world) want(t *testing.T) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	for src, p := range w.pods {
-		if w.shown[src] = w.shown[src] || w.j.spaces == nil || w.spaces["ns"+src[3:]]; !w.shown[src] {
+		ns := "ns" + src[3:]
+		account := p.account == "" || w.accounts[ns+"/"+p.account] || w.excused
+		if w.shown[src] = w.shown[src] || w.j.spaces == nil || w.spaces[ns] && account; !w.shown[src] {
 			continue
 		}
 		var got []string
@@ -109,7 +116,7 @@ func (w *world) want(t *testing.T) map[string]string {
 				}
 			}
 		}
-		out[p.node+"-k8s-"+src+"-eth0"] = fmt.Sprintf("%s %s %v", p.uid, p.label, got)
+		out[p.node+"-k8s-"+src+"-eth0"] = fmt.Sprintf("%s %s %s %v", p.uid, p.label, p.account, got)
 	}
 	return out
 }
@@ -118,7 +125,18 @@ func (w *world) want(t *testing.T) map[string]string {
 func (w *world) step(t *testing.T, rnd *rand.Rand) {
 	t.Helper()
 	uid := func() string { return fmt.Sprintf("uid%d", rnd.IntN(5)) }
-	switch rnd.IntN(7) {
+	w.excused = false
+	switch rnd.IntN(9) {
+	case 8:
+		if w.excused = rnd.IntN(3) == 0; w.excused {
+			w.take(t, w.j.excuse(true))
+		}
+	case 7:
+		account := fmt.Sprintf("ns%d/sa%d", rnd.IntN(6), rnd.IntN(2))
+		w.accounts[account] = rnd.IntN(3) > 0
+		if w.j.accounts != nil {
+			w.take(t, w.j.serviceAccount(account, w.accounts[account]))
+		}
 	case 6:
 		ns := fmt.Sprintf("ns%d", rnd.IntN(6))
 		w.spaces[ns] = rnd.IntN(3) > 0
@@ -133,7 +151,8 @@ func (w *world) step(t *testing.T, rnd *rand.Rand) {
 			w.take(t, w.j.pod(src, nil))
 			return
 		}
-		p := podState{node: fmt.Sprintf("n%d", rnd.IntN(2)), uid: uid(), finished: rnd.IntN(5) == 0, label: fmt.Sprint(rnd.IntN(2))}
+		p := podState{node: fmt.Sprintf("n%d", rnd.IntN(2)), uid: uid(), finished: rnd.IntN(5) == 0, label: fmt.Sprint(rnd.IntN(2)),
+			account: []string{"", "sa0", "sa1"}[rnd.IntN(3)]}
 		if rnd.IntN(2) == 0 {
 			p.status = []string{fmt.Sprintf("10.%d.0.%d", rnd.IntN(3), rnd.IntN(4)), fmt.Sprintf("fd00::%d", rnd.IntN(4))}
 		}
@@ -173,7 +192,7 @@ func TestJoinModel(t *testing.T) {
 	for i := range 150 {
 		w := newWorld()
 		if i%2 == 0 {
-			w.j.spaces = map[string]bool{}
+			w.j.spaces, w.j.accounts = map[string]bool{}, map[string]bool{}
 		}
 		for i := range 60 {
 			w.step(t, rnd)

@@ -150,10 +150,16 @@ func sorted[V any](m map[string]V) []string {
 }
 
 // wait waits for d, or until the server answers again.
-func (h *hub) wait(ctx context.Context, d time.Duration) {
+func (h *hub) wait(ctx context.Context, d time.Duration) { waitUnless(ctx, d, h.kicked()) }
+
+// kicked is closed when the server answers again.
+func (h *hub) kicked() <-chan struct{} {
 	h.mu.Lock()
-	kick := h.kick
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	return h.kick
+}
+
+func waitUnless(ctx context.Context, d time.Duration, kick <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

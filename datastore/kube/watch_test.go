@@ -69,7 +69,7 @@ func (w *seen) batch(b datastore.Batch) error {
 // until waits for a condition, which is called with the lock held.
 func (w *seen) until(what string, ok func() bool) {
 	w.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute) // a real server is slow to come back on a busy machine
 	for {
 		w.mu.Lock()
 		if ok() {
@@ -406,6 +406,65 @@ func TestPodBeforeNamespace(t *testing.T) {
 	if want := []string{"+Tier/x", "+Profile/kns.new", "+WorkloadEndpoint/new/n-k8s-p-eth0"}; !slices.Equal(w.log, want) {
 		t.Errorf("told %v, want %v", w.log, want)
 	}
+}
+
+// TestBackWhileCalling: a server that comes back while a call is about to fail is asked again at once.
+func TestBackWhileCalling(t *testing.T) {
+	s := newFake(t).open()
+	s.pace.minBackoff, s.pace.maxBackoff = time.Hour, time.Hour
+	h := newHub([]string{"Tier", "IPPool"}, nil, s.log)
+	var feeds []*feed
+	for _, src := range s.sources {
+		if h.add(src) {
+			feeds = append(feeds, &feed{s: s, src: src, h: h, t: h.tables[src.name]})
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	h.health(feeds[1].src, state{health: unreachable})
+	calls := 0
+	err := feeds[0].do(ctx, func() error {
+		if calls++; calls > 1 {
+			return nil
+		}
+		h.health(feeds[1].src, state{health: good})
+		return errors.New("refused, a moment ago")
+	})
+	if err != nil || calls != 2 {
+		t.Errorf("%d calls, %v", calls, err)
+	}
+}
+
+// TestPodBeforeAccount: a pod is told once its service account is; one that does not come keeps it back for a while only.
+func TestPodBeforeAccount(t *testing.T) {
+	f := newFake(t)
+	f.put(namespaces, "new", "", "")
+	f.put(pods, "new/early", `"uid":"u0"`, `,"spec":{"nodeName":"n","serviceAccountName":"gone"}`)
+	w := watchKinds(t, f.open(), kindsOf("Profile", "WorkloadEndpoint", "Tier"))
+	w.untilInSync()
+	w.untilWorld("Profile/kns.new", "WorkloadEndpoint/new/n-k8s-early-eth0") // all accounts have been read: it has none
+	f.put(pods, "new/p", `"uid":"u1"`, `,"spec":{"nodeName":"n","serviceAccountName":"robot"}`)
+	f.put("tiers.projectcalico.org", "x", "", "")
+	w.untilWorld("Profile/kns.new", "WorkloadEndpoint/new/n-k8s-early-eth0", "Tier/x")
+	f.put(serviceAccounts, "new/robot", "", "")
+	w.untilWorld("Profile/kns.new", "WorkloadEndpoint/new/n-k8s-early-eth0", "Tier/x", "Profile/ksa.new.robot", "WorkloadEndpoint/new/n-k8s-p-eth0")
+	w.mu.Lock()
+	account, pod := slices.Index(w.log, "+Profile/ksa.new.robot"), slices.Index(w.log, "+WorkloadEndpoint/new/n-k8s-p-eth0")
+	w.mu.Unlock()
+	if account > pod {
+		t.Errorf("told %v", w.log)
+	}
+	f.put(pods, "new/q", `"uid":"u2"`, `,"spec":{"nodeName":"n","serviceAccountName":"nobody"}`)
+	w.untilWorld("Profile/kns.new", "WorkloadEndpoint/new/n-k8s-early-eth0", "Tier/x", "Profile/ksa.new.robot", "WorkloadEndpoint/new/n-k8s-p-eth0",
+		"WorkloadEndpoint/new/n-k8s-q-eth0")
+	// It is told of no second time, and its account is not looked for again.
+	f.put(serviceAccounts, "new/nobody", "", "")
+	f.remove(serviceAccounts, "new/robot")
+	f.put(pods, "new/p", `"uid":"u1","labels":{"a":"b"}`, `,"spec":{"nodeName":"n","serviceAccountName":"robot"}`)
+	w.until("a label", func() bool {
+		o, _ := w.world["WorkloadEndpoint/new/n-k8s-p-eth0"].Object.(*api.WorkloadEndpoint)
+		return o != nil && o.Labels["a"] == "b"
+	})
 }
 
 func TestSameName(t *testing.T) {
