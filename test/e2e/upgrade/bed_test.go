@@ -141,7 +141,7 @@ func (b *bed) restartOthers() {
 func (b *bed) running(r release) {
 	b.Helper()
 	for _, node := range b.nodes() {
-		if got := b.version(node); got != r.version && r == b.old {
+		if got := b.version(node); (got == b.old.version) != (r == b.old) { // this tree's is what git says of it
 			b.Errorf("the agent of %s is %s, want %s", node, got, r.version)
 		}
 	}
