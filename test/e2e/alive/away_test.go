@@ -27,7 +27,7 @@ func TestAPIServerDownForLong(t *testing.T) {
 	}
 	s.StaticPod("node2", bedtest.Spec{Name: "comes", Labels: bedtest.IsClient})
 	gone(s.Cluster, "node1", leaves.Addrs[0])
-	undisturbed(f, 60*time.Second, "without an API server")
+	undisturbed(f, 40*time.Second, "without an API server")
 
 	// it comes back, but not to the nodes
 	cut := func(how string) {
@@ -47,7 +47,7 @@ func TestAPIServerDownForLong(t *testing.T) {
 	if len(holding(s.Cluster, "leaves-node1")) != 1 || len(holding(s.Cluster, "comes-node2")) != 0 {
 		t.Error("the nodes reach the API server: this test tests nothing")
 	}
-	undisturbed(f, 20*time.Second, "while the nodes don't reach the API server")
+	undisturbed(f, 10*time.Second, "while the nodes don't reach the API server")
 	f.Lossless()
 
 	cut("-D")

@@ -24,7 +24,7 @@ func TestAPIServerDown(t *testing.T) {
 	killAgent(s.Cluster, "node2")
 	manifest := s.StaticPod("node2", bedtest.Spec{Name: "waits", Labels: bedtest.IsClient})
 	away := time.Now()
-	if bedtest.Eventually(45*time.Second, func() bool { return f.Kept.Failed.Load()+f.Fresh.Failed.Load()+f.Leaked.OK.Load() > 0 }) {
+	if bedtest.Eventually(20*time.Second, func() bool { return f.Kept.Failed.Load()+f.Fresh.Failed.Load()+f.Leaked.OK.Load() > 0 }) {
 		t.Errorf("after %s without the API server the traffic is not as it was", time.Since(away).Round(time.Second))
 	}
 	back()
