@@ -273,6 +273,13 @@ func (d *draft) exactly(ctx context.Context, req *Request, addr netip.Addr) (pla
 		}
 	}
 	if h, held := b.handle(at.ordinal); held {
+		// Somebody else may have given it back since this node has read the block.
+		if now, err := d.a.get(ctx, p); err != nil {
+			return place{}, err
+		} else if k := d.a.blocks[p]; now == nil || now.obj.ResourceVersion != k.obj.ResourceVersion {
+			k.stale = true
+			return place{}, errAgain
+		}
 		return place{}, takenError(addr, h, b.owner(at.ordinal))
 	}
 	return at, nil // also while it cools down: its owner wants it back

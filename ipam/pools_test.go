@@ -253,3 +253,21 @@ func TestVirtual(t *testing.T) {
 		t.Errorf("released %v", got)
 	}
 }
+
+// TestFixedAddressGivenBack: by somebody else, while this node remembers who had it.
+func TestFixedAddressGivenBack(t *testing.T) {
+	b := newBench(t, poolYAML("v4", "10.65.0.0/24", ""))
+	n1, controllers := b.node("n1"), b.node("controllers")
+	had := b.v4(n1, "gone")
+	b.v4(n1, "stays")
+	if got, err := controllers.ReleaseAddrs(t.Context(), had.Addr); err != nil || len(got) != 1 {
+		t.Fatalf("%v, %v", got, err)
+	}
+	got, err := n1.Assign(t.Context(), Request{Handle: "new", Addrs: []netip.Addr{had.Addr}})
+	if err != nil || len(got.Addrs) != 1 || got.Addrs[0].Addr != had.Addr {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := n1.Assign(t.Context(), Request{Handle: "late", Addrs: []netip.Addr{had.Addr}}); !errors.Is(err, ErrTaken) {
+		t.Errorf("it is taken now: %v", err)
+	}
+}
