@@ -19,6 +19,10 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
+// watchTime is how long a watch lasts, at least, and at most twice as long: a node begins one for each kind again and again.
+// A connection that is dead is noticed by its pings.
+const watchTime = 30 * time.Minute
+
 // feed keeps one source flowing into a hub. Watch-lists, pages, bookmarks and resuming are those of client-go's
 // Reflector; what is done about errors is decided here.
 type feed struct {
@@ -66,7 +70,7 @@ func (f *feed) run(ctx context.Context) {
 	backoff := wait.Backoff{Duration: f.s.pace.minBackoff, Factor: 2, Jitter: 1, Cap: f.s.pace.maxBackoff, Steps: 16}
 	reflector := func() *cache.Reflector {
 		return cache.NewReflectorWithOptions(lister{f}, nil, f, cache.ReflectorOptions{Name: "tortie " + f.src.name,
-			TypeDescription: f.src.name, Backoff: &backoff})
+			TypeDescription: f.src.name, Backoff: &backoff, MinWatchTimeout: watchTime})
 	}
 	r := reflector()
 	var delay time.Duration

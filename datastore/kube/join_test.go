@@ -51,8 +51,8 @@ type world struct {
 	accounts map[string]bool
 	excused  bool
 	shown    map[string]bool   // pods whose namespace and account have been known
-	told   map[string]string // endpoint by name: UID, label and addresses
-	events int
+	told     map[string]string // endpoint by name: UID, label and addresses
+	events   int
 }
 
 func newWorld() *world {
