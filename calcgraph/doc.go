@@ -46,6 +46,7 @@
 //	locals.go      endpoints of this node, and who needs new tier lists
 //	lists.go       interned tier lists
 //	endpoints.go   workloads: ledger entries joined with WorkloadEndpoints
+//	floating.go    who has which floating address
 //	hosts.go       HostEndpoints resolved to interfaces
 //	nodes.go       nodes and their addresses
 //	pools.go       address pools and masquerade

@@ -12,6 +12,7 @@
 //	match.go     a rule's clauses
 //	merge.go     rules that do the same as elements of one set; mergeunits.go: which rules those are
 //	endpoint.go  what an interface needs
+//	floating.go  floating addresses of workloads
 //	base.go      the base chains, and which step of drivers.Evaluate each one is
 //	plan.go      the writes that lead from what the tables hold to a Program
 //	stages.go    which of them go ahead of the others, for the sake of packets under way
