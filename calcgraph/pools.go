@@ -14,6 +14,7 @@ type pool struct {
 	encap       drivers.Encap
 	crossSubnet bool // only to nodes on other networks
 	nat         bool
+	others      bool // its workloads have their addresses, and their routes, from somebody else
 }
 
 func readPool(o *api.IPPool, probs *problems) *pool {
@@ -22,7 +23,7 @@ func readPool(o *api.IPPool, probs *problems) *pool {
 		probs.add("spec.cidr", "the pool is ignored: %v", err)
 		return nil
 	}
-	p := &pool{prefix: prefix, nat: o.Spec.NATOutgoing}
+	p := &pool{prefix: prefix, nat: o.Spec.NATOutgoing, others: len(o.Spec.AllowedUses) > 0 && !slices.Contains(o.Spec.AllowedUses, "Workload")}
 	modes := []struct {
 		field, text string
 		encap       drivers.Encap

@@ -105,7 +105,7 @@ func (r *routes) markRemote(m member) {
 // several the first by name counts. An address outside every pool and block is somebody else's to route.
 func (r *routes) borrower(a netip.Addr) string {
 	block := r.blocks.of(a)
-	if block == nil && r.pools.of(a) == nil {
+	if p := r.pools.of(a); block == nil && (p == nil || p.others) {
 		return ""
 	}
 	m := addrMember(a)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/tortie/tortie/api"
@@ -170,7 +171,9 @@ func stored(kind string, r *rawObject) *item {
 	case *api.IPAMBlock:
 		it.leases = leasesOf(o)
 	case *api.IPPool:
-		it.pool, _ = netip.ParsePrefix(o.Spec.CIDR)
+		if slices.Contains(o.Spec.AllowedUses, "Workload") || len(o.Spec.AllowedUses) == 0 {
+			it.pool, _ = netip.ParsePrefix(o.Spec.CIDR) // else the addresses of pods in it are another's
+		}
 	}
 	return it
 }
