@@ -8,6 +8,7 @@
 //	watchers_linux.go  pods that come and go while others watch
 //	watch_linux.go     the others
 //	members_linux.go   elements of sets, as the kernel tells of them
+//	processors_linux.go  who uses the processors meanwhile
 //	idle_linux.go      requests of a cluster in which nothing happens
 //	audit.go           the API server's audit log
 //	report.go          docs/benchmarks.md

@@ -37,9 +37,10 @@ type crowd struct {
 	wg     sync.WaitGroup
 	bytes  atomic.Int64
 	opened atomic.Int64
-	lost   atomic.Int64 // watches that ended by themselves
+	again  atomic.Int64 // watches that the API server has ended, and that were begun again
 
 	mu       sync.Mutex
+	err      error
 	arrivals [][]arrival       // by watcher
 	versions map[string]string // of the first block that has a pod in it
 }
@@ -107,36 +108,62 @@ func (w *crowd) leave() {
 
 func (w *crowd) watcher(ctx context.Context, c *cluster, secrets *tls.Config, i int) error {
 	client := &http.Client{Transport: &http.Transport{DialContext: c.dial, TLSClientConfig: secrets, ForceAttemptHTTP2: true, DisableCompression: true}}
+	var latest atomic.Pointer[string] // the version of the last block; versions are the cluster's, not a kind's
+	zero := "0"
+	latest.Store(&zero)
 	for _, path := range w.paths {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.config.Host+path+"?watch=true&allowWatchBookmarks=true&resourceVersion=0&timeoutSeconds=3600", nil)
+		body, err := watch(ctx, client, c.config.Host+path, "0")
 		if err != nil {
 			return err
-		}
-		req.Header.Set("Accept", "application/json;stream=watch")
-		if strings.HasPrefix(path, "/api/v1/") || strings.HasPrefix(path, "/apis/discovery.k8s.io/") {
-			req.Header.Set("Accept", "application/vnd.kubernetes.protobuf;stream=watch")
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
-			return errors.Join(fmt.Errorf("watching %s: %s %s", path, resp.Proto, resp.Status), resp.Body.Close())
 		}
 		w.opened.Add(1)
 		w.wg.Go(func() {
-			defer resp.Body.Close()
-			if path == blocks {
-				w.blocks(resp.Body, i)
-			} else {
-				w.discard(resp.Body)
-			}
-			if ctx.Err() == nil {
-				w.lost.Add(1)
+			if err := w.follow(ctx, client, c.config.Host+path, i, body, &latest); err != nil && ctx.Err() == nil {
+				w.mu.Lock()
+				w.err = fmt.Errorf("watcher %d, %s: %w", i, path, err)
+				w.mu.Unlock()
 			}
 		})
 	}
 	return nil
+}
+
+// follow reads a watch, and begins it again when the API server has ended it, as it does with those that don't keep up.
+func (w *crowd) follow(ctx context.Context, client *http.Client, url string, i int, body io.ReadCloser, latest *atomic.Pointer[string]) (err error) {
+	for {
+		if strings.HasSuffix(url, blocks) {
+			w.blocks(body, i, latest)
+		} else {
+			w.discard(body)
+		}
+		if err := body.Close(); err != nil || ctx.Err() != nil {
+			return err
+		}
+		w.again.Add(1)
+		if body, err = watch(ctx, client, url, *latest.Load()); err != nil {
+			return err
+		}
+	}
+}
+
+// watch begins one.
+func watch(ctx context.Context, client *http.Client, url, version string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"?watch=true&allowWatchBookmarks=true&timeoutSeconds=3600&resourceVersion="+version, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json;stream=watch")
+	if strings.HasPrefix(req.URL.Path, "/api/v1/") || strings.HasPrefix(req.URL.Path, "/apis/discovery.k8s.io/") {
+		req.Header.Set("Accept", "application/vnd.kubernetes.protobuf;stream=watch")
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
+		return nil, errors.Join(fmt.Errorf("watching %s: %s %s", req.URL.Path, resp.Proto, resp.Status), resp.Body.Close())
+	}
+	return resp.Body, nil
 }
 
 func (w *crowd) discard(r io.Reader) {
@@ -155,19 +182,19 @@ var (
 	podMark     = regexp.MustCompile(`"pod":"(` + memberPrefix + `\d+)"`)
 )
 
-// blocks notes when each block arrives. The first watcher looks into them, too.
-func (w *crowd) blocks(r io.Reader, i int) {
+// blocks notes when each block arrives, and the version of the last. The first watcher looks into them, too.
+func (w *crowd) blocks(r io.Reader, i int, latest *atomic.Pointer[string]) {
 	lines := bufio.NewReaderSize(r, 32<<10)
-	version := ""
+	version, bookmark := "", false
 	for {
 		line, err := lines.ReadSlice('\n')
 		w.bytes.Add(int64(len(line)))
 		if version == "" {
 			_, rest, _ := bytes.Cut(line, versionMark)
 			v, _, _ := bytes.Cut(rest, []byte(`"`))
-			version = string(v)
+			version, bookmark = string(v), bytes.HasPrefix(line, []byte(`{"type":"BOOKMARK"`))
 		}
-		if i == 0 {
+		if i == 0 && !bookmark {
 			w.look(line, version)
 		}
 		if errors.Is(err, bufio.ErrBufferFull) {
@@ -175,10 +202,13 @@ func (w *crowd) blocks(r io.Reader, i int) {
 		} else if err != nil {
 			return
 		}
-		at := now()
-		w.mu.Lock()
-		w.arrivals[i] = append(w.arrivals[i], arrival{version, at})
-		w.mu.Unlock()
+		at, of := now(), version
+		latest.Store(&of)
+		if !bookmark { // that is of the last block's version, or of a later one
+			w.mu.Lock()
+			w.arrivals[i] = append(w.arrivals[i], arrival{version, at})
+			w.mu.Unlock()
+		}
 		version = ""
 	}
 }
@@ -197,6 +227,9 @@ func (w *crowd) look(line []byte, version string) {
 func (w *crowd) seen(writes map[string]int64) (all, last ms, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.err != nil {
+		return nil, nil, w.err
+	}
 	written := map[string]int64{}
 	for pod, at := range writes {
 		v := w.versions[pod]
