@@ -5,6 +5,7 @@
 //	podstart_linux.go  pods one after another, with Tortie and with bridge and host-local by turns
 //	probe_linux.go     connections out of a pod until one is answered
 //	plugin_linux.go    what the plugins in /opt/cni/bin take: timed/ stands in front of them
+//	steps_linux.go     what the agent spends an ADD on
 //	watchers_linux.go  pods that come and go while others watch
 //	watch_linux.go     the others
 //	members_linux.go   elements of sets, as the kernel tells of them

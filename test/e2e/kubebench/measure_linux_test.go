@@ -148,3 +148,12 @@ func TestIdleTable(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestSteps(t *testing.T) {
+	const name = "tortie_workload_attach_step_duration_seconds"
+	s, err := readSteps(strings.NewReader("# HELP x\n" + name + "_bucket{step=\"pod\",le=\"1\"} 4\n" + name + "_sum{step=\"pod\"} 0.02\n" + name + "_count{step=\"pod\"} 4\n" +
+		name + "_sum{step=\"wait\"} 0.00001\n" + name + "_count{step=\"wait\"} 4\n" + name + "_sum{step=\"none\"} 0\n" + name + "_count{step=\"none\"} 0\n"))
+	if err != nil || s.String() != "pod 5.00" {
+		t.Errorf("%q, %v", s, err)
+	}
+}

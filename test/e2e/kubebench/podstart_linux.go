@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,14 +56,18 @@ type started struct {
 func PodStart(ctx context.Context, o *Options) (*Table, error) {
 	done := map[string][]started{}
 	halves := map[string][]ms{}
+	var inside []string
 	for _, i := range []int{0, 1, 1, 0} { // what drifts meets both
 		who := contestants[i]
 		o.say("== %d pods with %s", o.Pods/2, who.name)
-		got, err := o.startPods(ctx, who)
+		got, steps, err := o.startPods(ctx, who)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", who.name, err)
 		}
 		done[who.name] = append(done[who.name], got...)
+		if steps != nil {
+			inside = append(inside, steps.String())
+		}
 		halves[who.name] = append(halves[who.name], column(got, func(s started) float64 { return s.packet }))
 	}
 	ours, theirs := done[contestants[0].name], done[contestants[1].name]
@@ -96,6 +101,7 @@ func PodStart(ctx context.Context, o *Options) (*Table, error) {
 			"the first allowed packet is the first that the pod answers, be it that nobody listens yet. The API shows the address when the kubelet next looks (it does so once a second).",
 		"The plugin's time is from its exec to its exit, taken by a program that stands in front of each plugin, the same for both; bridge has host-local's in its own. All times are of one monotonic clock. " +
 			"A pod that is not reached within a minute, or an ADD that fails, fails the run.",
+		"Of an ADD, the steps inside the agent, as its metrics have them: ms, mean, of both clusters with Tortie: " + strings.Join(inside, "; ") + ".",
 	}
 	return t, nil
 }
@@ -108,7 +114,7 @@ func column(all []started, of func(started) float64) (out ms) {
 }
 
 // startPods measures half of the pods in a cluster of their own.
-func (o *Options) startPods(ctx context.Context, who contestant) (got []started, err error) {
+func (o *Options) startPods(ctx context.Context, who contestant) (got []started, inside *steps, err error) {
 	bed := o.bed()
 	kind := e2e.Cluster{Proxy: "iptables"}
 	folder := ""
@@ -117,24 +123,26 @@ func (o *Options) startPods(ctx context.Context, who contestant) (got []started,
 	}
 	defer func() { err = o.down(ctx, bed, err) }()
 	if err := bed.Up(ctx, kind, folder); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if folder == "" {
 		if err := bed.Install(ctx, kind); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	c, err := open(bed)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer c.close()
 	r := &starter{cluster: c, o: o, who: who, policy: who.folder == ""}
 	if err := r.prepare(ctx); err != nil {
-		return nil, errors.Join(err, r.close())
+		return nil, nil, errors.Join(err, r.close())
 	}
-	got, err = r.run(ctx)
-	return got, errors.Join(err, r.close())
+	if got, err = r.run(ctx); err == nil && r.policy {
+		inside, err = c.attachSteps(ctx, startNode)
+	}
+	return got, inside, errors.Join(err, r.close())
 }
 
 // starter starts pods in one cluster.
