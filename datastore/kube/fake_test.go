@@ -30,6 +30,7 @@ type fakeServer struct {
 	// fail is the status code that requests for a path get.
 	fail     map[string]int
 	watches  map[string][]*fakeWatch
+	removed  map[string]map[int]string // by path and revision: what a watch from before is told of
 	requests []string
 	oldest   int  // watches from before are told that it is gone
 	old      bool // it knows no watch-lists
@@ -47,7 +48,8 @@ func (w *fakeWatch) stop() { w.once.Do(func() { close(w.end) }) }
 
 // newFake serves all resources, all empty, but for those named.
 func newFake(t *testing.T, absent ...string) *fakeServer {
-	f := &fakeServer{t: t, rev: 100, objs: map[string]map[string]json.RawMessage{}, fail: map[string]int{}, watches: map[string][]*fakeWatch{}}
+	f := &fakeServer{t: t, rev: 100, objs: map[string]map[string]json.RawMessage{}, fail: map[string]int{}, watches: map[string][]*fakeWatch{},
+		removed: map[string]map[int]string{}}
 	for _, s := range sources(seed) {
 		if !slices.Contains(absent, s.name) {
 			f.objs[s.path+"/"+s.plural] = map[string]json.RawMessage{}
@@ -126,6 +128,10 @@ func (f *fakeServer) remove(resource, key string) {
 	path := pathOf(resource)
 	o := f.objs[path][key]
 	delete(f.objs[path], key)
+	if f.removed[path] == nil {
+		f.removed[path] = map[int]string{}
+	}
+	f.removed[path][f.rev] = string(o)
 	f.tell(path, "DELETED", string(o))
 }
 
@@ -259,6 +265,11 @@ func (f *fakeServer) watch(w http.ResponseWriter, r *http.Request) {
 		rev := revOf(o)
 		if q.Get("sendInitialEvents") != "" || rev > from {
 			me.events <- fmt.Sprintf(`{"type":"ADDED","object":%s}`, o)
+		}
+	}
+	for rev, o := range f.removed[r.URL.Path] {
+		if q.Get("sendInitialEvents") == "" && rev > from {
+			me.events <- fmt.Sprintf(`{"type":"DELETED","object":%s}`, o)
 		}
 	}
 	if q.Get("sendInitialEvents") != "" {
