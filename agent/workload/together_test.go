@@ -8,7 +8,7 @@ import (
 	"github.com/tortie/tortie/agent/ledger"
 )
 
-const crowd = 16
+const crowd = 8
 
 // crowded is a host with many sandboxes of a pod.
 func crowded(t *testing.T) (*host, *Workloads) {
@@ -83,7 +83,7 @@ func TestUnfinishedShareWrites(t *testing.T) {
 
 // TestCrashInDetaches crashes in the midst of many DELs: what was answered is gone, nothing is released twice or lost.
 func TestCrashInDetaches(t *testing.T) {
-	for n := 3; ; n += 7 {
+	for n := 3; ; n += 11 {
 		h, w := crowded(t)
 		h.steps, h.crashAt = 0, n
 		good := h.detachAll(w)

@@ -69,7 +69,7 @@ type item struct {
 	obj      api.Object // nil if there is none, or if err
 	problems []api.Problem
 	err      error
-	sum      uint64 // of all of that, if it is not the object itself: 0 = rev says all
+	sum      uint64 // of all of that; 0 = rev says all
 
 	pod    *endpoint               // pods
 	leases map[string][]netip.Addr // blocks: addresses by the UID of who has them
@@ -111,7 +111,11 @@ func sources(seed maphash.Seed) []*source {
 			continue
 		}
 		out = append(out, &source{name: k.Plural + ".projectcalico.org", path: "/apis/" + api.GroupVersion, plural: k.Plural,
-			namespaced: k.Namespaced, kind: k.Kind, convert: func(o runtime.Object) *item { return stored(k.Kind, o.(*rawObject)) }})
+			namespaced: k.Namespaced, kind: k.Kind, convert: func(o runtime.Object) *item {
+				it := stored(k.Kind, o.(*rawObject))
+				it.sum = maphash.Bytes(c.seed, o.(*rawObject).data) | 1 // its revision is in there, too
+				return it
+			}})
 	}
 	for _, src := range out {
 		src.convert = src.guarded(src.convert)

@@ -292,6 +292,7 @@ func TestHistoryThatCaughtUp(t *testing.T) {
 	f.mu.Unlock()
 	f.set(netsets, 0)
 	w.untilWorld("NetworkSet/default/a", "NetworkSet/default/new")
+	w.wantTold("+NetworkSet/default/a +NetworkSet/default/lost +NetworkSet/default/new -NetworkSet/default/lost") // a is as it was
 }
 
 // TestSameRevisionAgain: an object can be another one with the revision that we know.
