@@ -42,6 +42,9 @@ type Options struct {
 	Idle     time.Duration // idle: how long nothing happens
 	// Since is when a cluster that runs already began to idle: it is looked at as it is, and stays.
 	Since time.Time
+	Flags string // of the command, as the page shows it
+
+	commit string
 }
 
 func (o *Options) say(format string, args ...any) { fmt.Fprintf(o.Out, format+"\n", args...) }

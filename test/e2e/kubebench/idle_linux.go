@@ -94,7 +94,7 @@ func Idle(ctx context.Context, o *Options) (t *Table, err error) {
 
 // idleTable has what was counted as requests in an hour.
 func idleTable(counts map[string]map[string]int, nodes int, in time.Duration) *Table {
-	t := &Table{Title: "An idle cluster's requests", Head: []string{"requests", "counted", "in an hour", "budget"}}
+	t := &Table{Head: []string{"requests", "counted", "in an hour", "budget"}}
 	hours := in.Hours()
 	line := func(what string, n, of int, budget string) {
 		t.Lines = append(t.Lines, []string{what, fmt.Sprint(n), figure(float64(n) / float64(of) / hours), budget})

@@ -71,7 +71,7 @@ func PodStart(ctx context.Context, o *Options) (*Table, error) {
 		halves[who.name] = append(halves[who.name], column(got, func(s started) float64 { return s.packet }))
 	}
 	ours, theirs := done[contestants[0].name], done[contestants[1].name]
-	t := &Table{Title: "A pod's start", Head: []string{"ms: p50 / p99 / largest", contestants[0].name, contestants[1].name, "ratio of p50 / p99"}}
+	t := &Table{Head: []string{"ms: p50 / p99 / largest", contestants[0].name, contestants[1].name, "ratio of p50 / p99"}}
 	for _, c := range []struct {
 		what string
 		of   func(started) float64

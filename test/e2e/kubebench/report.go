@@ -21,7 +21,6 @@ var Rows = []string{"podstart", "watchers", "idle"}
 // Table is what one row of a run has measured.
 type Table struct {
 	Row     string        `json:"row"`
-	Title   string        `json:"title"`
 	Command string        `json:"command"`
 	Date    time.Time     `json:"date"`
 	Took    time.Duration `json:"took"`
@@ -72,23 +71,37 @@ const (
 	endMark   = "<!-- end: make kubebench -->"
 )
 
-// Splice puts the report between the markers of a page.
+// titles of rows on the page.
+var titles = map[string]string{
+	"podstart": "A pod's start",
+	"watchers": "A block's write, until its pod is a member on every node",
+	"idle":     "An idle cluster's requests",
+}
+
+const heading = "\n#### "
+
+// Splice puts the report between the markers of a page. Rows that it does not have stay as the page has them.
 func (r *Report) Splice(page string) (string, error) {
-	head, rest, ok := strings.Cut(page, beginMark)
-	_, tail, closed := strings.Cut(rest, endMark)
+	head, rest, ok := strings.Cut(page, beginMark+"\n")
+	was, tail, closed := strings.Cut(rest, endMark)
 	if !ok || !closed {
 		return "", fmt.Errorf("the page has no lines %q and %q to write between", beginMark, endMark)
 	}
-	return head + beginMark + "\n" + r.Markdown() + endMark + tail, nil
-}
-
-// Markdown is the report as a section of a page.
-func (r *Report) Markdown() string {
-	var w strings.Builder
-	for _, t := range r.Tables {
-		fmt.Fprintf(&w, "\n#### %s\n\n%s", t.Title, t.Markdown())
+	sections := map[string]string{}
+	for _, section := range strings.Split(was, heading)[1:] {
+		title, _, _ := strings.Cut(section, "\n")
+		sections[title] = section
 	}
-	return w.String()
+	for _, t := range r.Tables {
+		sections[titles[t.Row]] = titles[t.Row] + "\n\n" + t.Markdown()
+	}
+	var w strings.Builder
+	for _, row := range Rows {
+		if s := sections[titles[row]]; s != "" {
+			w.WriteString(heading + s)
+		}
+	}
+	return head + beginMark + "\n" + w.String() + endMark + tail, nil
 }
 
 // busy is the load average from which a machine counts as one that has other work.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/tortie/tortie/test/bench"
@@ -20,6 +21,10 @@ func Run(ctx context.Context, o *Options, row string) (t *Table, err error) {
 		return nil, fmt.Errorf("no row %q; there are %v", row, Rows)
 	}
 	began, machine := time.Now(), bench.ThisMachine(o.Root)
+	if o.commit == "" {
+		o.commit = machine.Commit // before a page has been written
+	}
+	machine.Commit = o.commit
 	undo, err := first()
 	if err != nil {
 		return nil, err
@@ -29,6 +34,6 @@ func Run(ctx context.Context, o *Options, row string) (t *Table, err error) {
 		return nil, err
 	}
 	t.Row, t.Date, t.Took, t.Machine = row, began, time.Since(began), machine
-	t.Command = fmt.Sprintf("make kubebench ROWS=%s", row)
+	t.Command = strings.TrimSpace(fmt.Sprintf("make kubebench ROWS=%s %s", row, o.Flags))
 	return t, nil
 }

@@ -88,7 +88,7 @@ func Watchers(ctx context.Context, o *Options) (t *Table, err error) {
 	if err != nil {
 		return nil, err
 	}
-	t = &Table{Title: "A block's write, until its pod is a member on every node", Head: []string{"ms: p50 / p99 / largest", "no watchers",
+	t = &Table{Head: []string{"ms: p50 / p99 / largest", "no watchers",
 		fmt.Sprintf("%d watchers", o.Watchers), "budget of p99"}}
 	p99 := among.everywhere.quantile(0.99)
 	t.Lines = [][]string{

@@ -41,7 +41,7 @@ type options struct {
 }
 
 func (o *options) parse() (err error) {
-	rows := flag.String("rows", "podstart,watchers", "what to measure, with commas between: "+strings.Join(kubebench.Rows, ", "))
+	rows := flag.String("rows", "podstart,watchers", "what to measure, with commas between: "+strings.Join(kubebench.Rows, ", ")+"; empty: only write the page")
 	flag.IntVar(&o.Pods, "pods", 200, "podstart: pods for each plugin")
 	flag.IntVar(&o.Watchers, "watchers", 1000, "watchers: how many")
 	flag.IntVar(&o.Nodes, "nodes", 3, "watchers: nodes with agents")
@@ -61,7 +61,10 @@ func (o *options) parse() (err error) {
 	if o.Pods < 2 || o.Watchers < 0 || o.Nodes < 1 || o.Nodes > 9 || o.Writes < 1 || o.Rate <= 0 || o.Idle <= 0 {
 		return errors.New("want at least two pods, one to nine nodes, a pod that comes and goes, a rate and a time")
 	}
-	o.rows = strings.Split(*rows, ",")
+	if *rows != "" {
+		o.rows = strings.Split(*rows, ",")
+	}
+	o.Flags = shown()
 	for _, row := range o.rows {
 		if !slices.Contains(kubebench.Rows, row) {
 			return fmt.Errorf("-rows: no row %q; there are %s", row, strings.Join(kubebench.Rows, ", "))
@@ -75,10 +78,29 @@ func (o *options) parse() (err error) {
 	return nil
 }
 
+// shown are the flags that say how much is measured, as they are given to make.
+func shown() string {
+	var out []string
+	flag.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "rows", "json", "page":
+		default:
+			out = append(out, "-"+f.Name+" "+f.Value.String())
+		}
+	})
+	if len(out) == 0 {
+		return ""
+	}
+	return "KUBEBENCH='" + strings.Join(out, " ") + "'"
+}
+
 func (o *options) run(ctx context.Context) error {
 	report, err := kubebench.ReadReport(o.json)
 	if err != nil {
 		return err
+	}
+	if len(o.rows) == 0 {
+		return o.record(report)
 	}
 	if err := (&e2e.Bed{Root: o.Root, Out: o.Out}).Build(ctx); err != nil {
 		return err
