@@ -33,18 +33,55 @@ func (b *Bed) Bin(name string) string { return filepath.Join(b.State(), "bin", n
 
 // Cluster is how a cluster is made.
 type Cluster struct {
-	Proxy string `json:"proxy"` // kube-proxy's mode: "iptables" or "nftables"
-	Dual  bool   `json:"dual"`  // IPv4 and IPv6
+	Proxy string `json:"proxy"`          // kube-proxy's mode: "iptables" or "nftables"
+	Dual  bool   `json:"dual"`           // IPv4 and IPv6
+	IPv6  bool   `json:"ipv6,omitempty"` // IPv6 only
+	From  From   `json:"from,omitempty"`
 }
+
+// From is who gives pods their addresses.
+type From string
+
+// Who gives pods their addresses.
+const (
+	FromPools     From = ""           // Tortie, out of its pools
+	FromHostLocal From = "host-local" // the plugin host-local, out of what the cluster has given each node
+	FromAnother   From = "another"    // another network plugin, which makes their interfaces, too: Tortie is behind it
+)
 
 func (c Cluster) String() string { return "kube-proxy " + c.Proxy + ", " + c.Stack() }
 
-// Stack is the families of the cluster.
+// Stack is the families of the cluster, and where addresses come from if they are not of Tortie's pools.
 func (c Cluster) Stack() string {
-	if c.Dual {
-		return "dual stack"
+	s := "IPv4"
+	switch {
+	case c.Dual:
+		s = "dual stack"
+	case c.IPv6:
+		s = "IPv6"
 	}
-	return "IPv4"
+	switch c.From {
+	case FromHostLocal:
+		s += " of host-local"
+	case FromAnother:
+		s += " of ptp"
+	}
+	return s
+}
+
+// Name is for files.
+func (c Cluster) Name() string {
+	s := c.Proxy
+	if c.Dual {
+		s += "-dual"
+	}
+	if c.IPv6 {
+		s += "-ipv6"
+	}
+	if c.From != FromPools {
+		s += "-" + string(c.From)
+	}
+	return s
 }
 
 // testbed runs ./testbed with its output going to this run's. A run that is given up lets it end by itself: it cleans up.
@@ -73,12 +110,18 @@ func (b *Bed) Build(ctx context.Context) error { return b.testbed(ctx, nil, "bui
 
 // Up makes a cluster whose nodes have no network plugin, or that of a folder: see README.md.
 func (b *Bed) Up(ctx context.Context, c Cluster, cni string) error {
-	if cni == "" {
+	switch {
+	case cni == "" && c.From == FromAnother:
+		cni = filepath.Join(b.Root, "test/e2e/cni/routed")
+	case cni == "":
 		cni = "none"
 	}
 	args := []string{"up", "--cni", cni, "--proxy", c.Proxy}
 	if c.Dual {
 		args = append(args, "--dual-stack")
+	}
+	if c.IPv6 {
+		args = append(args, "--ipv6")
 	}
 	return b.testbed(ctx, nil, args...)
 }

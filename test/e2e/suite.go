@@ -23,8 +23,42 @@ type Suite struct {
 	Program string
 	Args    []string
 	Package string // of this module that the program is built of
-	Once    bool   // in the first cluster only
-	Beside  bool   // it has pods and policies of its own and mostly waits: it runs beside others where there are processors for it
+	// Where are the clusters that it runs in, unless one is asked for.
+	Where   Where
+	Minutes float64 // that it takes on two processors
+	Beside  bool    // it has pods and policies of its own and mostly waits: it runs beside others where there are processors for it
+}
+
+// Where says which clusters a suite runs in.
+type Where int
+
+// Where suites run.
+const (
+	Everywhere Where = iota // in all whose pods have addresses of Tortie
+	BothStacks              // in those with IPv4
+	Once                    // in the first
+	Beside                  // in those whose pods have addresses of others
+)
+
+// In reports whether a suite runs in the n-th cluster of a run.
+func (s Suite) In(c Cluster, n int) bool {
+	switch s.Where {
+	case Beside:
+		return c.From != FromPools
+	case Once:
+		return n == 0
+	case BothStacks:
+		return c.From == FromPools && !c.IPv6
+	}
+	return c.From == FromPools
+}
+
+// Clusters are those of a whole run.
+func Clusters() []Cluster {
+	return []Cluster{
+		{Proxy: "iptables"}, {Proxy: "nftables", Dual: true}, {Proxy: "nftables", IPv6: true},
+		{Proxy: "nftables", From: FromAnother}, {Proxy: "iptables", From: FromHostLocal},
+	}
 }
 
 // Skip is a reason not to run specs.
@@ -37,12 +71,13 @@ func Suites() []Suite {
 	return []Suite{
 		{
 			Name: "netpol", Title: "Kubernetes: NetworkPolicy (`Netpol`)",
-			Focus: `\[sig-network\] Netpol`,
-			Skips: []Skip{{`\[Feature:SCTPConnectivity\]`, noSCTP}},
+			Focus:   `\[sig-network\] Netpol`,
+			Skips:   []Skip{{`\[Feature:SCTPConnectivity\]`, noSCTP}},
+			Minutes: 9,
 		},
 		{
 			Name: "conformance", Title: "Kubernetes: sig-network, all of `[Conformance]`",
-			Focus: `\[sig-network\].*\[Conformance\]`,
+			Focus: `\[sig-network\].*\[Conformance\]`, Minutes: 1.5,
 			Skips: []Skip{{`\[Feature:SCTPConnectivity\]`, noSCTP}},
 		},
 		{
@@ -50,28 +85,38 @@ func Suites() []Suite {
 			Focus: `\[sig-network\] (Networking Granular Checks: Services|NoSNAT|Connectivity Pod Lifecycle should be able to connect|` +
 				`Services should (allow pods to hairpin|preserve source pod IP|be rejected when no endpoints exist))`,
 			Dual:  `\[sig-network\] \[Feature:IPv6DualStack\]`,
+			Where: BothStacks, Minutes: 3.5,
 			Skips: []Skip{{`\[Feature:SCTPConnectivity\]`, noSCTP}, {`\[Slow\]`, "they wait for minutes to see what the others see"}},
 		},
 		{
 			Name: "cnp", Title: "network-policy-api v0.2.0: ClusterNetworkPolicy",
 			Program: "cnp.test", Args: []string{"-supported-features=ClusterNetworkPolicyNamedPorts,ClusterNetworkPolicyEgressNodePeers"},
-			Beside: true,
+			Beside: true, Where: Once, Minutes: 10,
 		},
 		{
 			Name: "admission", Title: "Schemas and admission policies (test/e2e/admission)",
-			Program: "admission.test", Package: "./test/e2e/admission", Once: true,
+			Program: "admission.test", Package: "./test/e2e/admission", Where: Once, Minutes: 0.5,
 		},
 		{
 			Name: "alive", Title: "Staying alive (test/e2e/alive)",
-			Program: "alive.test", Package: "./test/e2e/alive", Once: true,
+			Program: "alive.test", Package: "./test/e2e/alive", Where: Once, Minutes: 8,
 		},
 		{
 			Name: "crowd", Title: "10,000 pods and 1,000 policies: what an agent holds (test/e2e/crowd)",
-			Program: "crowd.test", Package: "./test/e2e/crowd", Once: true,
+			Program: "crowd.test", Package: "./test/e2e/crowd", Where: Once, Minutes: 5,
+		},
+		{
+			Name: "beside", Title: "Kubernetes: `Netpol` where pods have addresses of others (a choice)",
+			Focus: `\[sig-network\] Netpol .* should (` + strings.Join([]string{
+				"support a 'default-deny-ingress' policy", "enforce policy based on PodSelector and NamespaceSelector",
+				"enforce policy based on Ports", "enforce policy to allow traffic only from a different namespace, based on NamespaceSelector",
+				"deny egress from pods based on PodSelector", "allow egress access to server in CIDR block",
+				"allow ingress access from updated pod",
+			}, "|") + `) `, Where: Beside, Minutes: 2,
 		},
 		{ // the last: it takes Tortie off the cluster, and puts it on anew
 			Name: "upgrade", Title: "Installing, upgrading, going back and removing (test/e2e/upgrade)",
-			Program: "upgrade.test", Package: "./test/e2e/upgrade", Once: true,
+			Program: "upgrade.test", Package: "./test/e2e/upgrade", Where: Once, Minutes: 8,
 		},
 	}
 }

@@ -2,6 +2,7 @@ package kubetest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -22,12 +23,14 @@ import (
 )
 
 const (
-	// Bin is where `make e2e` builds Kubernetes.
-	Bin = "/tmp/tortie-e2e/bin"
-
 	startTimeout = 90 * time.Second
 	stopTimeout  = 20 * time.Second
 )
+
+// Bin is where `make e2e` has built a program.
+func Bin(program string) string {
+	return filepath.Join(cmp.Or(os.Getenv("TORTIE_E2E_DIR"), "/tmp/tortie-e2e"), "bin", program)
+}
 
 // ErrNotAsked says that the tests that need a real API server are not to be run. `make e2e` runs them; `make test` does the
 // same on every machine, whatever has been built there.
@@ -53,7 +56,7 @@ func Start(dir string, users map[string]string) (s *Server, err error) {
 		return nil, ErrNotAsked
 	}
 	for _, f := range []string{"etcd", "kube-apiserver"} {
-		if _, err := os.Stat(filepath.Join(Bin, f)); err != nil {
+		if _, err := os.Stat(Bin(f)); err != nil {
 			return nil, fmt.Errorf("%w (test/e2e/testbed build makes it)", err)
 		}
 	}
@@ -119,7 +122,7 @@ func (s *Server) run(name string, args ...string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(Bin, name), args...)
+	cmd := exec.Command(Bin(name), args...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, s.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := s.ns.Do(cmd.Start); err != nil {

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -39,6 +40,7 @@ func run() int {
 type options struct {
 	suites   []e2e.Suite
 	clusters []e2e.Cluster
+	asked    bool // the clusters are what a flag has asked for
 	focus    string
 	procs    int
 	keep     bool
@@ -52,8 +54,11 @@ type options struct {
 func flags() (*options, error) {
 	o := &options{}
 	suite := flag.String("suite", "", "suites to run, with commas between: "+strings.Join(names(), ", ")+" (default all)")
-	proxy := flag.String("proxy", "", "kube-proxy's mode, iptables or nftables (default: iptables with IPv4, then nftables with both families)")
-	dual := flag.Bool("dual-stack", false, "IPv4 and IPv6")
+	proxy := flag.String("proxy", "", "kube-proxy's mode, iptables or nftables. This flag and the next three ask for one kind of cluster (default: all kinds in turn)")
+	var c e2e.Cluster
+	flag.BoolVar(&c.Dual, "dual-stack", false, "IPv4 and IPv6")
+	flag.BoolVar(&c.IPv6, "ipv6", false, "IPv6 only")
+	from := flag.String("from", "", "who gives pods their addresses: host-local, or another network plugin (\"another\")")
 	flag.StringVar(&o.focus, "focus", "", "regular expression of the specs to run of the suites")
 	flag.IntVar(&o.procs, "procs", 4, "specs at once, of Kubernetes's suites")
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster running, and use one that runs already")
@@ -64,15 +69,21 @@ func flags() (*options, error) {
 	if flag.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
-	o.clusters = []e2e.Cluster{{Proxy: "iptables"}, {Proxy: "nftables", Dual: true}}
-	if *proxy != "" || *dual {
-		o.clusters = []e2e.Cluster{{Proxy: "iptables", Dual: *dual}}
-		if *proxy != "" {
-			o.clusters[0].Proxy = *proxy
-		}
+	c.From, c.Proxy = e2e.From(*from), *proxy
+	o.clusters = e2e.Clusters()
+	if c != (e2e.Cluster{}) {
+		c.Proxy = cmp.Or(c.Proxy, "iptables")
+		o.clusters, o.asked = []e2e.Cluster{c}, true
 	}
-	if p := o.clusters[0].Proxy; p != "iptables" && p != "nftables" {
-		return nil, fmt.Errorf("-proxy: %q is neither iptables nor nftables", p)
+	switch {
+	case c.Proxy != "" && c.Proxy != "iptables" && c.Proxy != "nftables":
+		return nil, fmt.Errorf("-proxy: %q is neither iptables nor nftables", c.Proxy)
+	case c.Dual && c.IPv6:
+		return nil, errors.New("-dual-stack and -ipv6: a cluster is one or the other")
+	case !slices.Contains([]e2e.From{e2e.FromPools, e2e.FromHostLocal, e2e.FromAnother}, c.From):
+		return nil, fmt.Errorf("-from: %q is neither host-local nor another", c.From)
+	case c.IPv6 && c.From == e2e.FromHostLocal:
+		return nil, errors.New("-from host-local: there is only IPv4")
 	}
 	for _, s := range e2e.Suites() {
 		if *suite == "" || slices.Contains(strings.Split(*suite, ","), s.Name) {
@@ -99,6 +110,19 @@ func (o *options) run(ctx context.Context) error {
 		return err
 	}
 	bed := &e2e.Bed{Root: root, Out: os.Stdout}
+	unlock, err := bed.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !o.keep && bed.Runs() {
+		return fmt.Errorf("a cluster runs in %s already: end it (test/e2e/testbed down), use it (-keep), or have another beside it (TORTIE_E2E_DIR=/tmp/another)", bed.State())
+	}
+	work := o.plan()
+	if len(work) == 0 {
+		return errors.New("none of these suites runs in such a cluster")
+	}
+	fmt.Printf("%s; about %.0f minutes once Kubernetes is built (results in %s)\n", work, work.minutes(), bed.State())
 	o.dir = filepath.Join(bed.State(), "results", time.Now().Format("20060102-150405"))
 	if err := bed.Build(ctx); err != nil {
 		return err
@@ -108,17 +132,14 @@ func (o *options) run(ctx context.Context) error {
 	}
 	all := &e2e.Report{}
 	var errs []error
-	for i, c := range o.clusters {
-		suites := o.suites
-		if i > 0 {
-			suites = slices.DeleteFunc(slices.Clone(suites), func(s e2e.Suite) bool { return s.Once })
+	for i, w := range work {
+		if ctx.Err() != nil {
+			break
 		}
-		if len(suites) == 0 || ctx.Err() != nil {
-			continue
-		}
-		runs, err := o.cluster(ctx, bed, c, suites)
+		fmt.Printf("\n== a cluster: %s (%d of %d; about %.0f minutes are left)\n", w.cluster, i+1, len(work), work[i:].minutes())
+		runs, err := o.cluster(ctx, bed, w.cluster, w.suites)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", c, err))
+			errs = append(errs, fmt.Errorf("%s: %w", w.cluster, err))
 		}
 		for _, r := range runs {
 			all.Add(r)
@@ -133,9 +154,53 @@ func (o *options) run(ctx context.Context) error {
 	return errors.Join(append(errs, ctx.Err())...)
 }
 
+// piece is a cluster with the suites that run in it.
+type piece struct {
+	cluster e2e.Cluster
+	suites  []e2e.Suite
+}
+
+type pieces []piece
+
+// plan says what runs where.
+func (o *options) plan() pieces {
+	var work pieces
+	for n, c := range o.clusters {
+		w := piece{cluster: c}
+		for _, s := range o.suites {
+			if s.In(c, n) || o.asked && (s.Where == e2e.Beside) == (c.From != e2e.FromPools) {
+				w.suites = append(w.suites, s)
+			}
+		}
+		if len(w.suites) > 0 {
+			work = append(work, w)
+		}
+	}
+	return work
+}
+
+// minutes is how long it takes on two processors.
+func (ps pieces) minutes() float64 {
+	total := 0.0
+	for _, p := range ps {
+		total++ // to make the cluster
+		for _, s := range p.suites {
+			total += s.Minutes
+		}
+	}
+	return total
+}
+
+func (ps pieces) String() string {
+	n := 0
+	for _, p := range ps {
+		n += len(p.suites)
+	}
+	return fmt.Sprintf("%d runs of suites in %d clusters", n, len(ps))
+}
+
 // cluster makes a cluster and runs suites in it.
 func (o *options) cluster(ctx context.Context, bed *e2e.Bed, c e2e.Cluster, suites []e2e.Suite) (runs []*e2e.Run, err error) {
-	fmt.Printf("\n== a cluster: %s\n", c)
 	if !o.keep {
 		defer func() { err = errors.Join(err, bed.Down()) }()
 	}
@@ -175,7 +240,7 @@ func (o *options) cluster(ctx context.Context, bed *e2e.Bed, c e2e.Cluster, suit
 		if s.Beside && room || ctx.Err() != nil {
 			continue
 		}
-		if s.Once {
+		if s.Where == e2e.Once {
 			beside.Wait()
 		}
 		one(s)
@@ -187,7 +252,7 @@ func (o *options) cluster(ctx context.Context, bed *e2e.Bed, c e2e.Cluster, suit
 // suite runs one suite, and keeps logs if anything failed.
 func (o *options) suite(ctx context.Context, bed *e2e.Bed, c e2e.Cluster, s e2e.Suite) (*e2e.Run, error) {
 	fmt.Printf("\n== %s (%s)\n", s.Title, c)
-	name := s.Name + "-" + c.Proxy + map[bool]string{true: "-dual"}[c.Dual]
+	name := s.Name + "-" + c.Name()
 	r, err := bed.Run(ctx, s, c, e2e.Options{Focus: o.focus, Procs: o.procs, Dir: filepath.Join(o.dir, name)})
 	fmt.Printf("== %s: %d passed, %d failed, %d skipped, %.0fs\n", s.Title, r.Count(e2e.Passed), r.Count(e2e.Failed), r.Count(e2e.Skipped), r.Seconds)
 	if ctx.Err() == nil && (err != nil || r.Count(e2e.Failed) > 0) {
