@@ -45,8 +45,8 @@ func TestUpgrade(t *testing.T) {
 	u.flow = u.scene.StartPatientFlow()
 
 	first, second := u.begin()
-	u.slowPull(first, second, 20*time.Second, func() { b.pull(b.tree, first) })
-	u.report("the first node")
+	u.slowPull(first, second, 5*time.Second, func() { b.pull(b.tree, first) })
+	u.report("the first node") // its plugin is the old one, which waits for a minute
 	u.mixed(first, second)
 	u.finish(second)
 	u.works("with the new release", b.nodes()...)
