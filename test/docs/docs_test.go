@@ -20,7 +20,7 @@ import (
 
 // notRun is how many blocks of each page can't be run here. The page says why of each.
 var notRun = map[string]int{
-	"cni.md":                 1,
+	"cni.md":                 2,
 	"README.md":              3,
 	"quickstart.md":          1,
 	"install-one-host.md":    1,

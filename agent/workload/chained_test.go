@@ -1,0 +1,78 @@
+package workload
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/tortie/tortie/drivers"
+	"github.com/tortie/tortie/internal/agentapi"
+)
+
+// finding is a driver that finds one interface of another plugin, and must make and remove none.
+type finding struct {
+	*testing.T
+	made drivers.Attached
+}
+
+func (f *finding) Find(context.Context, drivers.Attachment) (drivers.Attached, error) {
+	return f.made, nil
+}
+
+func (f *finding) Attach(context.Context, drivers.Attachment) (drivers.Attached, error) {
+	f.Error("an interface was made")
+	return f.made, nil
+}
+
+func (f *finding) Detach(_ context.Context, a drivers.Attachment) error {
+	if a.HostIface == f.made.HostIface {
+		f.Error("another's interface was removed")
+	}
+	return nil
+}
+
+func (f *finding) Check(context.Context, drivers.Attachment) error {
+	f.Error("another's interface was compared with ours")
+	return nil
+}
+
+// TestChainedAttach: what another plugin has made is let in and closed again, and is otherwise left alone.
+func TestChainedAttach(t *testing.T) {
+	h := newHost(t)
+	w := h.begin()
+	f := &finding{T: t, made: drivers.Attached{HostIface: "veth7", MAC: drivers.MAC{2, 0, 0, 0, 0, 7}, MTU: 1400}}
+	w.o.Attacher = f
+	r := agentapi.AttachRequest{Sandbox: "s7", Interface: "eth0", Chained: true, Addresses: []netip.Addr{netip.MustParseAddr("10.9.0.7")}}
+	id := drivers.EndpointID{Kind: drivers.Workload, Sandbox: "s7", Interface: "eth0"}
+	for range 2 {
+		if _, err := h.ask(w, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := h.attached[id]
+	if e == nil || !e.Chained || e.Iface != "veth7" || e.MAC != f.made.MAC || !slices.Equal(e.Addrs, r.Addresses) {
+		t.Errorf("the graph has %+v", e)
+	}
+	none := r
+	none.Addresses = nil
+	mac := r
+	mac.MAC = "02:00:00:00:00:08"
+	for _, bad := range []agentapi.AttachRequest{none, mac} {
+		bad.Sandbox = "s8"
+		if _, err := h.ask(w, bad); agentapi.CodeOf(err) != agentapi.CodeBadRequest {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	f.made.HostIface = "veth8"
+	if _, err := h.ask(w, r); agentapi.CodeOf(err) != agentapi.CodeConflict {
+		t.Errorf("another interface: %v", err)
+	}
+	f.made.HostIface = "veth7"
+	if err := w.Detach(t.Context(), agentapi.DetachRequest{Sandbox: "s7", Interface: "eth0"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, left := w.o.Ledger.Get(id); left || h.attached[id] != nil {
+		t.Error("it is still plugged in")
+	}
+}

@@ -1,0 +1,79 @@
+package calcgraph
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/drivers"
+)
+
+// TestChained: who is plugged in by another plugin has policy, no route of ours, and an interface that is not the host's own.
+func TestChained(t *testing.T) {
+	g, s := New(Default("n1")), drivers.NewState()
+	hep := &api.HostEndpoint{Spec: api.HostEndpointSpec{Node: "n1", InterfaceName: "*"}}
+	hep.Name = "all"
+	g.Update(api.Key{Kind: "HostEndpoint", Name: "all"}, hep)
+	g.Host([]drivers.HostIface{{Name: "eth0", Up: true}, {Name: "veth1", Up: true}})
+	id := drivers.EndpointID{Kind: drivers.Workload, Sandbox: "s", Interface: "eth0"}
+	e := &LedgerEntry{Name: api.Key{Namespace: "default", Name: "w"}, Iface: "veth1", Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Chained: true}
+	host := func(iface string) bool {
+		_, ok := s.Endpoints[drivers.EndpointID{Kind: drivers.HostInterface, Sandbox: "all", Interface: iface}]
+		return ok
+	}
+	s.Merge(g.Flush(), nil)
+	if !host("eth0") || !host("veth1") {
+		t.Errorf("before it is known: %v", s.Endpoints)
+	}
+	g.Attached(id, e)
+	s.Merge(g.Flush(), nil)
+	if w := s.Endpoints[id]; w == nil || w.Iface != "veth1" || len(s.Routes) != 0 || !host("eth0") || host("veth1") {
+		t.Errorf("chained: %v, routes %v", s.Endpoints, s.Routes)
+	}
+	plain := *e
+	plain.Chained = false
+	g.Attached(id, &plain)
+	s.Merge(g.Flush(), nil)
+	if len(s.Routes) != 1 {
+		t.Errorf("of ours: routes %v", s.Routes)
+	}
+	g.Attached(id, e)
+	g.Attached(id, nil)
+	s.Merge(g.Flush(), nil)
+	if len(s.Routes) != 0 || s.Endpoints[id] != nil || !host("veth1") {
+		t.Errorf("gone: %v, routes %v", s.Endpoints, s.Routes)
+	}
+}
+
+// TestNodeRanges: with addresses out of the ranges that the cluster gives nodes, those are routed.
+func TestNodeRanges(t *testing.T) {
+	for _, with := range []bool{true, false} {
+		c := Default("n1")
+		c.NodeRanges = with
+		g, s := New(c), drivers.NewState()
+		set := func(name, addr string, ranges ...string) {
+			n := &api.Node{Spec: api.NodeSpec{BGP: &api.NodeBGPSpec{IPv4Address: addr}}, Status: api.NodeStatus{PodCIDRs: ranges}}
+			n.Name = name
+			g.Update(api.Key{Kind: "Node", Name: name}, n)
+			s.Merge(g.Flush(), nil)
+		}
+		set("n1", "192.0.2.1/24", "10.0.1.0/24")
+		set("n2", "192.0.2.2/24", "10.0.2.0/24")
+		far, own := netip.MustParsePrefix("10.0.2.0/24"), netip.MustParsePrefix("10.0.1.0/24")
+		if r := s.Routes[far]; (r != nil && r.NextHop == netip.MustParseAddr("192.0.2.2")) != with {
+			t.Errorf("%v: routes %v", with, s.Routes)
+		}
+		if r := s.Routes[own]; (r != nil && r.Kind == drivers.RouteBlackhole) != with {
+			t.Errorf("%v: routes %v", with, s.Routes)
+		}
+		set("n2", "192.0.2.2/24", "10.0.3.0/24")
+		if r := s.Routes[netip.MustParsePrefix("10.0.3.0/24")]; (r != nil) != with || s.Routes[far] != nil {
+			t.Errorf("%v, another range: routes %v", with, s.Routes)
+		}
+		g.Update(api.Key{Kind: "Node", Name: "n2"}, nil)
+		s.Merge(g.Flush(), nil)
+		if len(s.Routes) != map[bool]int{true: 1}[with] {
+			t.Errorf("%v, node gone: routes %v", with, s.Routes)
+		}
+	}
+}
