@@ -225,7 +225,7 @@ func (o *options) cluster(ctx context.Context, bed *e2e.Bed, c e2e.Cluster, suit
 		mu.Lock()
 		defer mu.Unlock()
 		errs = append(errs, err)
-		if len(r.Specs) > 0 {
+		if len(r.Specs) > 0 && ctx.Err() == nil { // one that was interrupted says nothing
 			runs = append(runs, r)
 			errs = append(errs, o.record(bed.Root, r))
 		}
