@@ -1,6 +1,8 @@
 package api
 
 import (
+	"slices"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -446,6 +448,12 @@ type IPPoolSpec struct {
 	NamespaceSelector string   `json:"namespaceSelector,omitempty"`
 	AllowedUses       []string `json:"allowedUses,omitempty"`
 	AssignmentMode    string   `json:"assignmentMode,omitempty"`
+}
+
+// OnlyTunnels reports whether a pool gives addresses to tunnels alone, and none to workloads or services: those of
+// workloads in it are another program's to give and to route.
+func (s *IPPoolSpec) OnlyTunnels() bool {
+	return len(s.AllowedUses) > 0 && !slices.ContainsFunc(s.AllowedUses, func(use string) bool { return use != "Tunnel" })
 }
 
 // BlockAffinity says that a block of addresses belongs to a node.

@@ -77,3 +77,28 @@ func TestNodeRanges(t *testing.T) {
 		}
 	}
 }
+
+// TestPoolOfOthers: the addresses of workloads in a pool that is for tunnels alone are another program's to route.
+func TestPoolOfOthers(t *testing.T) {
+	for _, c := range []struct {
+		uses   []string
+		routed bool
+	}{{nil, true}, {[]string{"Workload"}, true}, {[]string{"LoadBalancer"}, true}, {[]string{"Tunnel"}, false}} {
+		g, s := New(Default("n1")), drivers.NewState()
+		for name, addr := range map[string]string{"n1": "192.0.2.1/24", "n2": "192.0.2.2/24"} {
+			n := &api.Node{Spec: api.NodeSpec{BGP: &api.NodeBGPSpec{IPv4Address: addr}}}
+			n.Name = name
+			g.Update(api.Key{Kind: "Node", Name: name}, n)
+		}
+		pool := &api.IPPool{Spec: api.IPPoolSpec{CIDR: "10.9.0.0/16", AllowedUses: c.uses}}
+		pool.Name = "p"
+		g.Update(api.Key{Kind: "IPPool", Name: "p"}, pool)
+		w := &api.WorkloadEndpoint{Spec: api.WorkloadEndpointSpec{Node: "n2", IPNetworks: []string{"10.9.0.5/32"}}}
+		w.Namespace, w.Name = "default", "w"
+		g.Update(api.Key{Kind: "WorkloadEndpoint", Namespace: "default", Name: "w"}, w)
+		s.Merge(g.Flush(), nil)
+		if r := s.Routes[netip.MustParsePrefix("10.9.0.5/32")]; (r != nil) != c.routed {
+			t.Errorf("%v: routes %v", c.uses, s.Routes)
+		}
+	}
+}

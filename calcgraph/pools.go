@@ -23,7 +23,7 @@ func readPool(o *api.IPPool, probs *problems) *pool {
 		probs.add("spec.cidr", "the pool is ignored: %v", err)
 		return nil
 	}
-	p := &pool{prefix: prefix, nat: o.Spec.NATOutgoing, others: len(o.Spec.AllowedUses) > 0 && !slices.Contains(o.Spec.AllowedUses, "Workload")}
+	p := &pool{prefix: prefix, nat: o.Spec.NATOutgoing, others: o.Spec.OnlyTunnels()}
 	modes := []struct {
 		field, text string
 		encap       drivers.Encap

@@ -192,19 +192,15 @@ func serves(p *api.IPPool, prefix netip.Prefix, named []string) bool {
 	if len(named) > 0 {
 		return slices.ContainsFunc(named, func(n string) bool { return isNamed(p, prefix, n) })
 	}
-	return !p.Spec.Disabled && p.Spec.AssignmentMode != "Manual" && forWorkloads(p)
-}
-
-// forWorkloads says whether a pool may give workloads addresses. In one that may not, theirs are another's.
-func forWorkloads(p *api.IPPool) bool {
-	return len(p.Spec.AllowedUses) == 0 || slices.Contains(p.Spec.AllowedUses, ipam.UseWorkload)
+	return !p.Spec.Disabled && p.Spec.AssignmentMode != "Manual" &&
+		(len(p.Spec.AllowedUses) == 0 || slices.Contains(p.Spec.AllowedUses, ipam.UseWorkload))
 }
 
 // holds says whether a pool gives addresses among which a is.
 func holds(pools []*api.IPPool, a netip.Addr) bool {
 	return slices.ContainsFunc(pools, func(p *api.IPPool) bool {
 		prefix, err := api.ParsePrefix(p.Spec.CIDR)
-		return err == nil && !p.Spec.Disabled && forWorkloads(p) && prefix.Contains(a)
+		return err == nil && !p.Spec.Disabled && !p.Spec.OnlyTunnels() && prefix.Contains(a)
 	})
 }
 

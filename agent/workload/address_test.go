@@ -261,6 +261,7 @@ func TestGivenAddresses(t *testing.T) {
 	h.pool("v4", "10.65.0.0/24")
 	h.pool("off", "10.66.0.0/24", func(s *api.IPPoolSpec) { s.Disabled = true })
 	h.pool("lb", "10.67.0.0/24", func(s *api.IPPoolSpec) { s.AllowedUses = []string{ipam.UseLoadBalancer} })
+	h.pool("tunnels", "10.68.0.0/24", func(s *api.IPPoolSpec) { s.AllowedUses = []string{ipam.UseTunnel} })
 	other := ipam.New(ipam.Config{Store: h.store, Node: "node2"})
 	if _, err := other.Assign(t.Context(), ipam.Request{Handle: "theirs", Owner: api.Owner{Namespace: "shop", Pod: "db-7"},
 		Addrs: addrs("10.65.0.9")}); err != nil {
@@ -278,6 +279,7 @@ func TestGivenAddresses(t *testing.T) {
 		{sandbox: "outside", addrs: addrs("10.99.0.6")},
 		{sandbox: "disabled", addrs: addrs("10.66.0.6")},
 		{sandbox: "taken", addrs: addrs("10.65.0.9"), code: agentapi.CodeConflict, says: "shop/db-7 on node node2"},
+		{sandbox: "tunnels", addrs: addrs("10.68.0.6")},
 		{sandbox: "lb", addrs: addrs("10.67.0.9"), code: agentapi.CodeNoAddress, says: "allowedUses"},
 		{sandbox: "mine", addrs: addrs("10.65.0.5"), code: agentapi.CodeConflict, says: "mixed"},
 	} {
@@ -291,7 +293,7 @@ func TestGivenAddresses(t *testing.T) {
 			t.Errorf("%s: %v, %+v", c.sandbox, got, e)
 		}
 	}
-	for _, s := range []string{"mixed", "outside", "disabled"} {
+	for _, s := range []string{"mixed", "outside", "disabled", "tunnels"} {
 		if err := h.detach(w, s); err != nil {
 			t.Error(err)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/tortie/tortie/api"
@@ -175,7 +174,7 @@ func stored(kind string, r *rawObject) *item {
 	case *api.IPAMBlock:
 		it.leases = leasesOf(o)
 	case *api.IPPool:
-		if slices.Contains(o.Spec.AllowedUses, "Workload") || len(o.Spec.AllowedUses) == 0 {
+		if !o.Spec.OnlyTunnels() {
 			it.pool, _ = netip.ParsePrefix(o.Spec.CIDR) // else the addresses of pods in it are another's
 		}
 	}
