@@ -49,8 +49,9 @@ func (c *cluster) listen(ctx context.Context, o *Options, nodes []string, names 
 		return nil, err
 	}
 	p.wg.Go(p.receive)
+	// A mount, since Tortie's agent, which doesn't see it in its container, puts back what is another file than its plugin.
 	const install = `cd /opt/cni/bin && ln -sf "$2" ` + timing.Socket + ` && for p in $3; do
-		mv "$p" "$p` + timing.Real + `" && cp "$1" "$p" || exit 1; done`
+		cp "$p" "$p` + timing.Real + `" && mount --bind "$1" "$p" || exit 1; done`
 	list := ""
 	for _, n := range names {
 		list += n + " "
