@@ -58,11 +58,10 @@ func (a *addresses) take(b datastore.Batch) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.inSync = a.inSync || b.InSync
+	kinds := ipam.SettingKinds()
 	for _, e := range b.Events {
 		a.namespaces.take(e)
-		switch e.Key.Kind {
-		case "IPPool", "IPReservation", "IPAMConfiguration":
-		default:
+		if !slices.Contains(kinds, e.Key.Kind) {
 			continue
 		}
 		delete(a.rules, e.Key)

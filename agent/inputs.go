@@ -2,19 +2,22 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/tortie/tortie/agent/feed"
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/calcgraph"
 	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/drivers"
 	"github.com/tortie/tortie/internal/backoff"
+	"github.com/tortie/tortie/ipam"
 )
 
 // watchStore brings the store's changes to the graph until ctx ends.
 func (a *agent) watchStore(ctx context.Context) error {
 	self := api.Key{Kind: "Node", Name: a.cfg.NodeName}
-	return a.link.watch(ctx, func(b datastore.Batch, back bool) error {
+	return a.link.watch(ctx, a.kinds(), func(b datastore.Batch, back bool) error {
 		a.addresses.take(b)
 		if err := a.feed.Batch(ctx, b); err != nil {
 			return err
@@ -38,6 +41,16 @@ func (a *agent) watchStore(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// kinds are those that a node needs to know of.
+func (a *agent) kinds() []string {
+	kinds := append(calcgraph.Kinds(), ipam.SettingKinds()...)
+	if a.keeper != nil {
+		kinds = append(kinds, "IPAMBlock")
+	}
+	slices.Sort(kinds)
+	return slices.Compact(kinds)
 }
 
 // sawNode takes in this node's own Node, and reports whether the registrar should look at it.

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/internal/backoff"
 )
@@ -73,15 +72,11 @@ func (l *link) note(s datastore.Status) (back bool) {
 	return s.Connected && !was.Connected
 }
 
-// watch opens the store, however long that takes, and hands over what it has to say until ctx ends.
-func (l *link) watch(ctx context.Context, fn func(datastore.Batch, bool) error) error {
+// watch opens the store, however long that takes, and hands over what it has to say of kinds until ctx ends.
+func (l *link) watch(ctx context.Context, kinds []string, fn func(datastore.Batch, bool) error) error {
 	s, err := l.connect(ctx)
 	if err != nil {
 		return nil // ctx has ended
-	}
-	kinds := make([]string, 0, len(api.Kinds()))
-	for _, k := range api.Kinds() {
-		kinds = append(kinds, k.Kind)
 	}
 	err = s.Watch(ctx, datastore.WatchOptions{Kinds: kinds}, func(b datastore.Batch) error { return fn(b, l.note(b.Status)) })
 	if ctx.Err() != nil {

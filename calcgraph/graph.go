@@ -63,13 +63,34 @@ func (g *Graph) moved(c *change) {
 	}
 }
 
+// Kinds are the kinds of objects that a Graph knows.
+func Kinds() []string {
+	var known []string
+	g := New(Config{})
+	for _, k := range api.Kinds() {
+		if _, ok := g.take(api.Key{Kind: k.Kind}, nil); ok {
+			known = append(known, k.Kind)
+		}
+	}
+	return known
+}
+
 // Update says what the value of a resource is now; nil if there is none. Objects of kinds that the graph doesn't know
 // are ignored.
 func (g *Graph) Update(key api.Key, o api.Object) {
 	if o != nil && reflect.ValueOf(o).IsNil() {
 		o = nil
 	}
-	var bad []Problem
+	if bad, _ := g.take(key, o); len(bad) > 0 {
+		g.bad[key] = bad
+	} else {
+		delete(g.bad, key)
+	}
+}
+
+// take has a resource's value go where it belongs, and tells what is wrong with it; known is false of a kind that belongs
+// nowhere.
+func (g *Graph) take(key api.Key, o api.Object) (bad []Problem, known bool) {
 	switch key.Kind {
 	case "Tier":
 		bad = g.policies.tiers.set(key, as[*api.Tier](o))
@@ -93,12 +114,10 @@ func (g *Graph) Update(key api.Key, o api.Object) {
 		bad = g.routes.setBlock(key, as[*api.BlockAffinity](o))
 	case "EndpointSlice":
 		bad = g.services.set(key, as[*api.EndpointSlice](o))
+	default:
+		return nil, false
 	}
-	if len(bad) > 0 {
-		g.bad[key] = bad
-	} else {
-		delete(g.bad, key)
-	}
+	return bad, true
 }
 
 // as returns o as a T, nil if it is none.

@@ -26,6 +26,9 @@ type Settings struct {
 	Unreadable error
 }
 
+// SettingKinds are the kinds of objects that Settings are made of.
+func SettingKinds() []string { return []string{"IPPool", "IPReservation", "IPAMConfiguration"} }
+
 // ReadSettings reads them from a store.
 func ReadSettings(ctx context.Context, s Store, log *slog.Logger) (Settings, error) {
 	var out Settings
