@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tortie/tortie/test/page"
 )
 
 // Report is what a run has measured.
@@ -127,20 +129,8 @@ func ReadJSON(in io.Reader) (*Report, error) {
 	return r, nil
 }
 
-const (
-	beginMark = "<!-- begin: make bench -->"
-	endMark   = "<!-- end: make bench -->"
-)
-
-// Splice puts the report between the markers of a page.
-func (r *Report) Splice(page string) (string, error) {
-	head, rest, ok := strings.Cut(page, beginMark)
-	_, tail, ok2 := strings.Cut(rest, endMark)
-	if !ok || !ok2 {
-		return "", fmt.Errorf("the page has no lines %q and %q to write between", beginMark, endMark)
-	}
-	return head + beginMark + "\n" + r.Markdown() + endMark + tail, nil
-}
+// Page is where the report stands in docs/benchmarks.md.
+var Page = page.Section{Command: "make bench"}
 
 // Markdown is the report as a section of a page.
 func (r *Report) Markdown() string {

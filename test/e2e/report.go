@@ -1,35 +1,18 @@
 package e2e
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tortie/tortie/test/page"
 )
 
 // Report is what the last run of each suite in each kind of cluster has shown.
 type Report struct {
 	Versions
 	Runs []*Run `json:"runs"`
-}
-
-// ReadReport reads the report of earlier runs; there need be none.
-func ReadReport(file string) (*Report, error) {
-	r := &Report{}
-	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return r, nil
-	} else if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(data, r); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return r, nil
 }
 
 // Add puts a run in the place of an earlier one of the same suite and kind of cluster.
@@ -47,29 +30,8 @@ func (r *Report) Add(run *Run) {
 	})
 }
 
-// Write writes the report where ReadReport finds it.
-func (r *Report) Write(file string) error {
-	data, err := json.MarshalIndent(r, "", "\t")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(data, '\n'), 0o644)
-}
-
-const (
-	beginMark = "<!-- begin: make e2e -->"
-	endMark   = "<!-- end: make e2e -->"
-)
-
-// Splice puts the report between the markers of a page.
-func (r *Report) Splice(page string) (string, error) {
-	head, rest, ok := strings.Cut(page, beginMark)
-	_, tail, closed := strings.Cut(rest, endMark)
-	if !ok || !closed {
-		return "", fmt.Errorf("the page has no lines %q and %q to write between", beginMark, endMark)
-	}
-	return head + beginMark + "\n" + r.Markdown() + endMark + tail, nil
-}
+// Page is where the report stands in docs/e2e.md.
+var Page = page.Section{Command: "make e2e"}
 
 // Markdown is the report as a section of a page.
 func (r *Report) Markdown() string {

@@ -2,11 +2,12 @@ package e2e
 
 import (
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tortie/tortie/test/page"
 )
 
 func TestReport(t *testing.T) {
@@ -21,13 +22,10 @@ func TestReport(t *testing.T) {
 		{Name: "a", State: Passed}, {Name: "b", State: Failed, Reason: "no answer"}, {Name: "c", State: Skipped, Reason: "no SCTP"}}})
 
 	file := filepath.Join(t.TempDir(), "e2e.json")
-	if none, err := ReadReport(file); err != nil || len(none.Runs) != 0 {
-		t.Errorf("without a file: %+v, %v", none, err)
-	}
-	if err := r.Write(file); err != nil {
+	if err := page.Write(file, r); err != nil {
 		t.Fatal(err)
 	}
-	read, err := ReadReport(file)
+	read, err := page.Read[Report](file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,13 +33,7 @@ func TestReport(t *testing.T) {
 		t.Errorf("what is read is not what was written: %s", d)
 	}
 
-	page, err := read.Splice("above\n" + beginMark + "\nold\n" + endMark + "\nbelow\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := `above
-<!-- begin: make e2e -->
-
+	want := `
 Two nodes on one machine: Kubernetes v1.35.4, containerd 1.6.20, Linux 6.18, 2 processors.
 
 | suite | kube-proxy | addresses | run | passed | failed | skipped | time | of |
@@ -58,13 +50,8 @@ Skipped:
 
 - Kubernetes: NetworkPolicy (` + "`Netpol`" + `): no SCTP
   - ` + "`c`" + `
-<!-- end: make e2e -->
-below
 `
-	if d := cmp.Diff(want, page); d != "" {
+	if d := cmp.Diff(want, read.Markdown()); d != "" {
 		t.Error(d)
-	}
-	if _, err := read.Splice("a page without markers"); err == nil || !strings.Contains(err.Error(), "begin: make e2e") {
-		t.Errorf("a page without markers: %v", err)
 	}
 }

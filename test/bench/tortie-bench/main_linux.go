@@ -97,15 +97,7 @@ func writeJSON(r *bench.Report, path string) error {
 }
 
 func writePage(r *bench.Report, path string) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	text, err := r.Splice(string(b))
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return os.WriteFile(path, []byte(text), 0o644)
+	return bench.Page.Update(path, func(string) string { return r.Markdown() })
 }
 
 func rowsCommand() *cobra.Command {

@@ -1,18 +1,15 @@
 package kubebench
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/tortie/tortie/test/bench"
+	"github.com/tortie/tortie/test/page"
 )
 
 // Rows are what can be measured, in the order of the page.
@@ -35,21 +32,6 @@ type Report struct {
 	Tables []*Table `json:"tables"`
 }
 
-// ReadReport reads the report of earlier runs; there need be none.
-func ReadReport(file string) (*Report, error) {
-	r := &Report{}
-	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return r, nil
-	} else if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(data, r); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return r, nil
-}
-
 // Add puts a table in the place of an earlier one of the same row.
 func (r *Report) Add(t *Table) {
 	r.Tables = slices.DeleteFunc(r.Tables, func(was *Table) bool { return was.Row == t.Row })
@@ -57,19 +39,8 @@ func (r *Report) Add(t *Table) {
 	slices.SortStableFunc(r.Tables, func(a, b *Table) int { return slices.Index(Rows, a.Row) - slices.Index(Rows, b.Row) })
 }
 
-// Write writes the report where ReadReport finds it.
-func (r *Report) Write(file string) error {
-	data, err := json.MarshalIndent(r, "", "\t")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(data, '\n'), 0o644)
-}
-
-const (
-	beginMark = "<!-- begin: make kubebench -->"
-	endMark   = "<!-- end: make kubebench -->"
-)
+// Page is where the report stands in docs/benchmarks.md.
+var Page = page.Section{Command: "make kubebench"}
 
 // titles of rows on the page.
 var titles = map[string]string{
@@ -80,13 +51,8 @@ var titles = map[string]string{
 
 const heading = "\n#### "
 
-// Splice puts the report between the markers of a page. Rows that it does not have stay as the page has them.
-func (r *Report) Splice(page string) (string, error) {
-	head, rest, ok := strings.Cut(page, beginMark+"\n")
-	was, tail, closed := strings.Cut(rest, endMark)
-	if !ok || !closed {
-		return "", fmt.Errorf("the page has no lines %q and %q to write between", beginMark, endMark)
-	}
+// Markdown is the report as a section of a page. Rows that it does not have stay as they were.
+func (r *Report) Markdown(was string) string {
 	sections := map[string]string{}
 	for _, section := range strings.Split(was, heading)[1:] {
 		title, _, _ := strings.Cut(section, "\n")
@@ -101,7 +67,7 @@ func (r *Report) Splice(page string) (string, error) {
 			w.WriteString(heading + s)
 		}
 	}
-	return head + beginMark + "\n" + w.String() + endMark + tail, nil
+	return w.String()
 }
 
 // busy is the load average from which a machine counts as one that has other work.

@@ -10,17 +10,14 @@ import (
 	"github.com/tortie/tortie/test/bench"
 )
 
-func TestSplice(t *testing.T) {
+func TestMarkdown(t *testing.T) {
 	r := &Report{}
 	for _, row := range []string{"idle", "podstart", "idle"} {
 		r.Add(&Table{Row: row, Command: "make kubebench", Date: time.Unix(0, 0), Machine: bench.Machine{Commit: "abc", Load: 3},
 			Head: []string{"what", "n"}, Lines: [][]string{{"one", "1"}}, Notes: []string{"A note."}})
 	}
-	page, err := r.Splice("before\n" + beginMark + "\nold\n\n#### " + titles["watchers"] + "\n\nkept\n\n#### " + titles["idle"] + "\n\nold\n" + endMark + "\nafter\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"before\n", "\nafter\n", "| what | n |\n|---|--:|\n| one | 1 |\n\n- A note.\n", "1970-01-01 00:00, commit abc, `make kubebench`", "had other work", "every node\n\nkept\n"} {
+	page := r.Markdown("old\n\n#### " + titles["watchers"] + "\n\nkept\n\n#### " + titles["idle"] + "\n\nold\n")
+	for _, want := range []string{"| what | n |\n|---|--:|\n| one | 1 |\n\n- A note.\n", "1970-01-01 00:00, commit abc, `make kubebench`", "had other work", "every node\n\nkept\n"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %q in\n%s", want, page)
 		}
@@ -28,11 +25,8 @@ func TestSplice(t *testing.T) {
 	if strings.Contains(page, "old") || strings.Count(page, titles["idle"]) != 1 || strings.Index(page, titles["podstart"]) > strings.Index(page, titles["idle"]) {
 		t.Errorf("want the rows in their order, each once, and nothing else:\n%s", page)
 	}
-	if again, err := r.Splice(page); err != nil || again != page {
-		t.Errorf("a second time: %v\n%s", err, cmp.Diff(page, again))
-	}
-	if _, err := r.Splice("no markers"); err == nil {
-		t.Error("a page without markers was taken")
+	if again := r.Markdown(page); again != page {
+		t.Errorf("a second time: %s", cmp.Diff(page, again))
 	}
 }
 

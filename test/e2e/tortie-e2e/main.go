@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tortie/tortie/test/e2e"
+	"github.com/tortie/tortie/test/page"
 )
 
 func main() { os.Exit(run()) }
@@ -127,7 +128,7 @@ func (o *options) run(ctx context.Context) error {
 	if err := bed.Build(ctx); err != nil {
 		return err
 	}
-	if o.report, err = e2e.ReadReport(in(root, o.json)); err != nil {
+	if o.report, err = page.Read[e2e.Report](in(root, o.json)); err != nil {
 		return err
 	}
 	all := &e2e.Report{}
@@ -269,19 +270,10 @@ func (o *options) record(root string, r *e2e.Run) error {
 		return nil
 	}
 	o.report.Add(r)
-	if err := o.report.Write(in(root, o.json)); err != nil {
+	if err := page.Write(in(root, o.json), o.report); err != nil {
 		return err
 	}
-	page := in(root, o.page)
-	text, err := os.ReadFile(page)
-	if err != nil {
-		return err
-	}
-	spliced, err := o.report.Splice(string(text))
-	if err != nil {
-		return fmt.Errorf("%s: %w", page, err)
-	}
-	return os.WriteFile(page, []byte(spliced), 0o644)
+	return e2e.Page.Update(in(root, o.page), func(string) string { return o.report.Markdown() })
 }
 
 // in is a path, below root unless it is an absolute one.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tortie/tortie/test/e2e"
 	"github.com/tortie/tortie/test/e2e/kubebench"
+	"github.com/tortie/tortie/test/page"
 )
 
 func main() { os.Exit(run()) }
@@ -95,7 +96,7 @@ func shown() string {
 }
 
 func (o *options) run(ctx context.Context) error {
-	report, err := kubebench.ReadReport(o.json)
+	report, err := page.Read[kubebench.Report](o.json)
 	if err != nil {
 		return err
 	}
@@ -124,19 +125,11 @@ func (o *options) run(ctx context.Context) error {
 
 // record writes the report down.
 func (o *options) record(report *kubebench.Report) error {
-	if err := report.Write(o.json); err != nil {
+	if err := page.Write(o.json, report); err != nil {
 		return err
 	}
 	if o.page == "" {
 		return nil
 	}
-	text, err := os.ReadFile(o.page)
-	if err != nil {
-		return err
-	}
-	spliced, err := report.Splice(string(text))
-	if err != nil {
-		return fmt.Errorf("%s: %w", o.page, err)
-	}
-	return os.WriteFile(o.page, []byte(spliced), 0o644)
+	return kubebench.Page.Update(o.page, report.Markdown)
 }
