@@ -26,6 +26,7 @@ func TestNewBoot(t *testing.T) {
 	const next = "01234567-89ab-cdef-0123-456789abcdef"
 	for _, node := range []string{"node1", "node2"} {
 		sh(s.Cluster, node, "echo "+now+" >"+bootFile)
+		t.Cleanup(func() { sh(s.Cluster, node, "rm -f "+bootFile) })
 	}
 	bootIDFile(s.Cluster)
 	of := filepath.Join(s.Bed.State(), "run/machines/node2/boot_id") // machine.sh puts it over the kernel's
