@@ -241,13 +241,13 @@ func (c *crowd) settled() {
 	c.quiet(end)
 }
 
-// quiet waits until what the agent holds has not changed by 2 MB in ten looks, and it has given back what it does not need.
+// quiet waits until what the agent holds has hardly changed in ten looks: garbage comes and is given back, some MB at a time.
 func (c *crowd) quiet(end time.Time) {
 	c.Helper()
 	was, same := memory{}, 0
 	for same < 10 {
 		now := c.memory()
-		if d := now.now - was.now; d < 2<<10 && d > -2<<10 {
+		if d := now.now - was.now; d < 8<<10 && d > -8<<10 {
 			same++
 		} else {
 			same = 0
