@@ -113,6 +113,7 @@ func Suites() []Suite {
 				"deny egress from pods based on PodSelector", "allow egress access to server in CIDR block",
 				"allow ingress access from updated pod",
 			}, "|") + `) `, Where: Beside, Minutes: 2,
+			Skips: []Skip{{`\[Feature:SCTPConnectivity\]`, noSCTP}},
 		},
 		{ // the last: it takes Tortie off the cluster, and puts it on anew
 			Name: "upgrade", Title: "Installing, upgrading, going back and removing (test/e2e/upgrade)",
