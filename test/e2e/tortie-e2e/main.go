@@ -64,7 +64,7 @@ func flags() (*options, error) {
 	flag.IntVar(&o.procs, "procs", 4, "specs at once, of Kubernetes's suites")
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster running, and use one that runs already")
 	flag.StringVar(&o.cni, "cni", "", "a folder with another network plugin, to try the suites without Tortie (see test/e2e/README.md); nothing is recorded")
-	flag.StringVar(&o.page, "page", "docs/e2e.md", "page to write the results into")
+	flag.StringVar(&o.page, "page", "docs/e2e.md", "page to write the results into; empty: none")
 	flag.StringVar(&o.json, "json", "bin/e2e.json", "file of the results, those of earlier runs among them")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -272,6 +272,9 @@ func (o *options) record(root string, r *e2e.Run) error {
 	o.report.Add(r)
 	if err := page.Write(in(root, o.json), o.report); err != nil {
 		return err
+	}
+	if o.page == "" {
+		return nil
 	}
 	return e2e.Page.Update(in(root, o.page), func(string) string { return o.report.Markdown() })
 }
