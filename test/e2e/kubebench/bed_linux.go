@@ -38,7 +38,7 @@ type Options struct {
 	Watchers int           // watchers: how many
 	Nodes    int           // watchers: that have agents
 	Writes   int           // watchers: pods that come, and go
-	Rate     float64       // watchers: of them in a second
+	Rates    []float64     // watchers: of them in a second, one after another
 	Idle     time.Duration // idle: how long nothing happens
 	// Since is when a cluster that runs already began to idle: it is looked at as it is, and stays.
 	Since time.Time

@@ -50,7 +50,7 @@ func Watchers(ctx context.Context, o *Options) (t *Table, err error) {
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
-	alone, err := r.round(ctx, o.Writes/3)
+	alone, err := r.round(ctx, o.Writes/3, slices.Max(o.Rates))
 	if err != nil {
 		return nil, fmt.Errorf("without watchers: %w", err)
 	}
@@ -66,47 +66,67 @@ func Watchers(ctx context.Context, o *Options) (t *Table, err error) {
 	if err := wait(ctx, 5*time.Second); err != nil {
 		return nil, err
 	}
+	t = &Table{Head: []string{"ms: p50 / p99 / largest", "no watchers"}}
+	t.Lines = [][]string{
+		{"the API server has the write, to member on all nodes", alone.everywhere.cell()},
+		{"the same, each node by itself", alone.each.cell()},
+		{"the same, to a watcher", "-"},
+		{"the same, to the last watcher", "-"},
+		{"the CNI plugin, ADD", alone.adds.cell()},
+		{fmt.Sprintf("budget of p99 of the first line: <= %d", mostMillis), ""},
+	}
+	t.Notes = []string{
+		fmt.Sprintf("%d and %d pods come, and as many go meanwhile, on %d nodes by turns: the real plugin asks the real agent. There are no kubelets; the pod's object and its status are written as one would, "+
+			"in four writes. On each node a pod has a policy that speaks of those pods.", o.Writes/3, o.Writes, o.Nodes),
+		"A write's time is that of its request in the API server's audit log, a member's when the kernel says so (netlink), all on one clock.",
+		fmt.Sprintf("Each watcher has a connection and, on it, the %d watches that an agent has (%d in all); all of them run on this machine's processors, with the API server, etcd and the nodes. "+
+			"Without watchers the rate is the highest.", len(crowd.paths), crowd.opened.Load()),
+	}
+	for _, rate := range o.Rates {
+		m, err := r.among(ctx, crowd, rate)
+		if err != nil {
+			return nil, fmt.Errorf("with watchers, %g a second: %w", rate, err)
+		}
+		t.Head = append(t.Head, fmt.Sprintf("%d watchers, %g a second", o.Watchers, rate))
+		for i, cell := range []string{m.everywhere.cell(), m.each.cell(), m.all.cell(), m.last.cell(), m.adds.cell(), verdict(m.everywhere.quantile(0.99), mostMillis)} {
+			t.Lines[i] = append(t.Lines[i], cell)
+		}
+		o.say("with watchers, %g a second: %s ms", rate, m.everywhere.cell())
+		t.Notes = append(t.Notes, m.note)
+	}
+	return t, nil
+}
+
+// crowded is a round with watchers.
+type crowded struct {
+	*round
+	all, last ms // until watchers know, each, and the last of them
+	note      string
+}
+
+// among has pods come and go with watchers.
+func (r *churn) among(ctx context.Context, crowd *crowd, rate float64) (*crowded, error) {
 	before, began, again := crowd.bytes.Load(), time.Now(), crowd.again.Load()
-	busy, err := c.processors()
+	busy, err := r.processors()
 	if err != nil {
 		return nil, err
 	}
-	among, err := r.round(ctx, o.Writes)
-	if err != nil {
-		return nil, fmt.Errorf("with watchers: %w", err)
+	m := &crowded{}
+	if m.round, err = r.round(ctx, r.o.Writes, rate); err != nil {
+		return nil, err
 	}
 	took, err := busy()
 	if err != nil {
 		return nil, err
 	}
-	rate := float64(crowd.bytes.Load()-before) / time.Since(began).Seconds() / 1e6
+	read := float64(crowd.bytes.Load()-before) / time.Since(began).Seconds() / 1e3 / float64(max(r.o.Watchers, 1))
 	// those that are last have a moment
 	if err := wait(ctx, settle); err != nil {
 		return nil, err
 	}
-	all, last, err := crowd.seen(among.written)
-	if err != nil {
-		return nil, err
-	}
-	t = &Table{Head: []string{"ms: p50 / p99 / largest", "no watchers",
-		fmt.Sprintf("%d watchers", o.Watchers), "budget of p99"}}
-	p99 := among.everywhere.quantile(0.99)
-	t.Lines = [][]string{
-		{"the API server has the write, to member on all nodes", alone.everywhere.cell(), among.everywhere.cell(), fmt.Sprintf("<= %d %s", mostMillis, verdict(p99, mostMillis))},
-		{"the same, each node by itself", alone.each.cell(), among.each.cell(), ""},
-		{"the same, to a watcher", "-", all.cell(), ""},
-		{"the same, to the last watcher", "-", last.cell(), ""},
-		{"the CNI plugin, ADD", alone.adds.cell(), among.adds.cell(), ""},
-	}
-	t.Notes = []string{
-		fmt.Sprintf("%d and %d pods come, %g in a second, and as many go meanwhile, on %d nodes by turns: the real plugin asks the real agent. There are no kubelets; the pod's object and its status are written as one would, "+
-			"in four writes. On each node a pod has a policy that speaks of those pods.", o.Writes/3, o.Writes, o.Rate, o.Nodes),
-		"A write's time is that of its request in the API server's audit log, a member's when the kernel says so (netlink), all on one clock.",
-		fmt.Sprintf("Each watcher has a connection and, on it, the %d watches that an agent has (%d in all), and reads %.1f kB/s; all of them run on this machine's processors, with the API server, etcd and the nodes. "+
-			"The API server ended %d watches meanwhile as too slow, and they were begun again, as an agent does. "+took,
-			len(crowd.paths), crowd.opened.Load(), 1000*rate/float64(max(o.Watchers, 1)), crowd.again.Load()-again),
-	}
-	return t, nil
+	m.note = fmt.Sprintf("At %g a second a watcher reads %.1f kB/s; the API server ended %d watches meanwhile as too slow, and they were begun again, as an agent does. %s", rate, read, crowd.again.Load()-again, took)
+	m.all, m.last, err = crowd.seen(m.written)
+	return m, err
 }
 
 // churn has pods come and go.
@@ -234,8 +254,8 @@ func pluginConf(list []byte) ([]byte, error) {
 	return json.Marshal(p)
 }
 
-// round has pods come, at the rate that is wanted, and go, and looks at what became of them.
-func (r *churn) round(ctx context.Context, n int) (*round, error) {
+// round has n pods come, rate of them in a second, and go, and looks at what became of them.
+func (r *churn) round(ctx context.Context, n int, rate float64) (*round, error) {
 	pods := make([]*member, n)
 	var (
 		wg   sync.WaitGroup
@@ -251,7 +271,7 @@ func (r *churn) round(ctx context.Context, n int) (*round, error) {
 			}
 		})
 	}
-	tick := time.NewTicker(time.Duration(float64(time.Second) / r.o.Rate))
+	tick := time.NewTicker(time.Duration(float64(time.Second) / rate))
 	defer tick.Stop()
 	for i := range n + alive {
 		select {

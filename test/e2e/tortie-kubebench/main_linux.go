@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -47,7 +48,7 @@ func (o *options) parse() (err error) {
 	flag.IntVar(&o.Watchers, "watchers", 1000, "watchers: how many")
 	flag.IntVar(&o.Nodes, "nodes", 3, "watchers: nodes with agents")
 	flag.IntVar(&o.Writes, "writes", 300, "watchers: pods that come, and go")
-	flag.Float64Var(&o.Rate, "rate", 5, "watchers: pods that come in a second, and as many that go")
+	rates := flag.String("rates", "2,5", "watchers: pods that come in a second, and as many that go: one round for each of these")
 	flag.DurationVar(&o.Idle, "idle", time.Hour, "idle: how long nothing happens")
 	since := flag.String("since", "", "idle: time (RFC 3339) since when a cluster that runs already has idled; it is left as it is")
 	flag.StringVar(&o.json, "json", "bin/kubebench.json", "file of the results, those of earlier runs among them")
@@ -59,8 +60,15 @@ func (o *options) parse() (err error) {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
-	if o.Pods < 2 || o.Watchers < 0 || o.Nodes < 1 || o.Nodes > 9 || o.Writes < 1 || o.Rate <= 0 || o.Idle <= 0 {
-		return errors.New("want at least two pods, one to nine nodes, a pod that comes and goes, a rate and a time")
+	if o.Pods < 2 || o.Watchers < 0 || o.Nodes < 1 || o.Nodes > 9 || o.Writes < 1 || o.Idle <= 0 {
+		return errors.New("want at least two pods, one to nine nodes, a pod that comes and goes, and a time")
+	}
+	for rate := range strings.SplitSeq(*rates, ",") {
+		v, err := strconv.ParseFloat(rate, 64)
+		if err != nil || !(v > 0 && v <= 1000) {
+			return fmt.Errorf("-rates: %q is no rate", rate)
+		}
+		o.Rates = append(o.Rates, v)
 	}
 	if *rows != "" {
 		o.rows = strings.Split(*rows, ",")
