@@ -304,7 +304,8 @@ func (s *server) ownNode(t *testing.T) {
 	annotate := object{"metadata": object{"annotations": object{"projectcalico.org/IPv4Address": "192.0.2.1/24"}}}
 	ready := object{"status": object{"conditions": []object{{"type": "NetworkUnavailable", "status": "False"}}}}
 	other := user{name: "other", groups: []string{"agents"}}
-	const refused = "writes to no other node"
+	const refused, spec, status = "writes to no other node", "changes no labels, taints or anything else", "nothing of its node's status but"
+	labels := object{"metadata": object{"labels": object{"node-restriction.kubernetes.io/zone": "a"}}}
 	for _, c := range []struct {
 		name, path string
 		u          user
@@ -317,6 +318,13 @@ func (s *server) ownNode(t *testing.T) {
 		{"status of another", "n2/status", agent("n1"), ready, refused},
 		{"token without a node", "n1", agent(""), annotate, refused},
 		{"somebody else", "n2", other, annotate, ""},
+		{"own labels", "n1", agent("n1"), labels, spec},
+		{"own labels, with its status", "n1/status", agent("n1"), labels, spec},
+		{"own taints", "n1", agent("n1"), object{"spec": object{"taints": []object{{"key": "a", "effect": "NoExecute"}}}}, spec},
+		{"own unschedulable", "n1", agent("n1"), object{"spec": object{"unschedulable": true}}, spec},
+		{"own readiness", "n1/status", agent("n1"), object{"status": object{"conditions": []object{{"type": "Ready", "status": "True"}}}}, status},
+		{"own address", "n1/status", agent("n1"), object{"status": object{"addresses": []object{{"type": "InternalIP", "address": "192.0.2.9"}}}}, status},
+		{"somebody else's labels", "n2", other, labels, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, a := s.do(t, c.u, http.MethodPatch, "/api/v1/nodes/"+c.path+"?dryRun=All", c.body)
