@@ -49,13 +49,16 @@ var effectlessFields = []effectless{
 	{"CalicoNodeStatus", "", "there is no BGP yet: nobody fills in its status. See tortie status"},
 }
 
-// Warnings returns the fields of a valid object that are given but have no effect, with the reason; for a kind that has
-// none as a whole, one Problem without a path.
+// Warnings returns the fields of a valid object that are given but have no effect, or not the one that they ask for, with
+// the reason; for a kind that has none as a whole, one Problem without a path.
 func Warnings(o Object) []Problem {
-	if f, ok := o.(*FelixConfiguration); ok {
-		return felixWarnings(f)
-	}
 	var out []Problem
+	switch o := o.(type) {
+	case *FelixConfiguration:
+		return felixWarnings(o)
+	case *IPPool:
+		out = poolWarnings(o)
+	}
 	for _, e := range effectlessFields {
 		switch {
 		case e.kind != o.GetKind():
@@ -94,6 +97,26 @@ func given(v reflect.Value, at *field.Path, path []string, found func(*field.Pat
 	case !v.IsZero():
 		found(at)
 	}
+}
+
+// Overlay says whether packets to the pool's addresses on other nodes are to go through tunnels, be it only beyond routers.
+func (p *IPPool) Overlay() bool {
+	return tunnels(p.Spec.IPIPMode) || tunnels(p.Spec.VXLANMode)
+}
+
+func tunnels(mode string) bool { return mode != "" && mode != "Never" }
+
+func poolWarnings(p *IPPool) (out []Problem) {
+	for _, f := range [][2]string{{"ipipMode", p.Spec.IPIPMode}, {"vxlanMode", p.Spec.VXLANMode}} {
+		path := field.NewPath("spec", f[0]).String()
+		switch {
+		case f[1] == "CrossSubnet":
+			out = append(out, Problem{path, "there are no tunnels yet: packets to nodes in other networks go nowhere"})
+		case tunnels(f[1]):
+			out = append(out, Problem{path, "there are no tunnels yet: packets to other nodes go nowhere. Never sends them through the nodes' network"})
+		}
+	}
+	return out
 }
 
 func felixWarnings(c *FelixConfiguration) []Problem {

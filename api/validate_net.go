@@ -204,7 +204,7 @@ func (c *checker) ipPool(s *IPPoolSpec, p *field.Path) {
 	if cidr, ok := c.network(s.CIDR, p.Child("cidr")); ok {
 		c.poolRange(s, cidr, p)
 	}
-	ipip, vxlan := s.IPIPMode != "" && s.IPIPMode != "Never", s.VXLANMode != "" && s.VXLANMode != "Never"
+	ipip, vxlan := tunnels(s.IPIPMode), tunnels(s.VXLANMode)
 	if ipip && vxlan {
 		c.forbidden(p.Child("ipipMode"), "can't be combined with vxlanMode")
 	}
@@ -240,7 +240,7 @@ func (c *checker) poolRange(s *IPPoolSpec, cidr netip.Prefix, p *field.Path) {
 	smallest, largest := 32, 20
 	if cidr.Addr().Is6() {
 		smallest, largest = 128, 116
-		if s.IPIPMode != "" && s.IPIPMode != "Never" {
+		if tunnels(s.IPIPMode) {
 			c.invalid(p.Child("ipipMode"), s.IPIPMode, "IPIP carries IPv4 only")
 		}
 	}
