@@ -30,6 +30,7 @@ type migration struct {
 	kubeconfig string
 	output     string
 	yes, force bool
+	acceptLoss bool
 	overwrite  bool
 }
 
@@ -46,7 +47,8 @@ was killed: what is here already is left alone. Addresses of pods keep their own
 
 --yes refuses to do anything while Calico's agents may give out addresses: lock Calico first (its ClusterInformation's
 datastoreReady must be false; calicoctl datastore migrate lock). --force goes without that, for a cluster on which
-Calico does not run any more.`,
+Calico does not run any more. It also refuses when something that decides about traffic would be lost, such as a policy
+with a field that is not known, or the tunnels of a pool; the plan marks it with "!". --accept-loss goes on without it.`,
 		Example: `  tortie migrate calico --store kubernetes
   tortie migrate calico --store kubernetes --yes
   tortie migrate calico -f export.yaml -o yaml`,
@@ -64,6 +66,7 @@ Calico does not run any more.`,
 	f.StringVarP(&m.output, "output", "o", "table", "table, json or yaml; the latter with the objects as they are written")
 	f.BoolVar(&m.yes, "yes", false, "do it")
 	f.BoolVar(&m.force, "force", false, "with --yes: though Calico is not locked")
+	f.BoolVar(&m.acceptLoss, "accept-loss", false, "with --yes: though what the plan marks with ! is lost")
 	f.BoolVar(&m.overwrite, "overwrite", false, "replace objects that are here and differ")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, noFiles))
 	return cmd
@@ -82,9 +85,12 @@ func (env *Env) migrateCalico(ctx context.Context, m migration) error {
 		if !m.yes {
 			return env.printPlan(p, m.output)
 		}
-		err = p.Do(ctx, from, s, m.force, func(step calico.Step) { fmt.Fprintf(env.Out, "%s %sd\n", step.To, step.Action) })
+		err = p.Do(ctx, from, s, calico.Consent{Unlocked: m.force, Loss: m.acceptLoss}, func(step calico.Step) { fmt.Fprintf(env.Out, "%s %sd\n", step.To, step.Action) })
 		if errors.Is(err, calico.ErrConflict) {
 			_ = env.printPlan(p, m.output)
+		}
+		if errors.Is(err, calico.ErrLoss) {
+			err = fmt.Errorf("%w. Without --yes you are told why; --accept-loss goes on without them", err)
 		}
 		if errors.Is(err, calico.ErrUnlocked) && !p.Locked {
 			err = fmt.Errorf("%w: kubectl patch clusterinformations.crd.projectcalico.org default --type merge -p '{\"spec\":{\"datastoreReady\":false}}' locks it (--force goes without)", err)
@@ -144,7 +150,11 @@ func (env *Env) printPlan(p *calico.Plan, output string) error {
 		if len(why) == 0 {
 			why = []string{""}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Action, from, to, why[0])
+		action := string(s.Action)
+		if s.Loss {
+			action += " !"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", action, from, to, why[0])
 		for _, more := range why[1:] {
 			fmt.Fprintf(w, "\t\t\t%s\n", more)
 		}
@@ -155,6 +165,9 @@ func (env *Env) printPlan(p *calico.Plan, output string) error {
 	fmt.Fprintf(env.Out, "\n%s\n", summary(p))
 	if !p.Locked {
 		fmt.Fprintln(env.Out, "Calico is not locked: it may still give out addresses, and --yes refuses")
+	}
+	if n := len(p.Losses()); n > 0 {
+		fmt.Fprintf(env.Out, "%d marked with ! decide about traffic, which would not be treated as it was: --yes refuses without --accept-loss\n", n)
 	}
 	if n := p.Count(calico.Conflict); n > 0 {
 		fmt.Fprintln(env.Out, "conflicts have to be resolved before anything is written")

@@ -41,15 +41,17 @@ func TestMigrateCalico(t *testing.T) {
 		{[]string{"migrate", "calico", "-f", unlocked, "--yes"}, ExitError, []string{"datastoreReady", "--force"}},
 		{[]string{"migrate", "calico", "-f", locked}, 0, []string{
 			"create   GlobalNetworkPolicy/default.deny-all   GlobalNetworkPolicy/deny-all",
-			"skip     GlobalNetworkPolicy/default.odd        -", "spec.ingress[0].moon",
+			"skip !   GlobalNetworkPolicy/default.odd        -", "spec.ingress[0].moon", "1 marked with ! decide about traffic",
 			"skip     IPAMBlock/10-0-0-0-30                  -", "the store is not the API server of their cluster",
 			"1 to create, 0 to update, 0 unchanged, 0 kept as they are here, 3 stay behind, 0 conflicts"}},
 		{[]string{"migrate", "calico", "-f", locked, "-o", "yaml"}, 0, []string{"action: create", "name: deny-all", "selector: all()"}},
 		{[]string{"migrate", "calico", "-f", locked, "-o", "json"}, 0, []string{`"locked": true`}},
 		{[]string{"get", "globalnetworkpolicy", "deny-all"}, ExitMissing, nil},
-		{[]string{"migrate", "calico", "-f", locked, "--yes"}, 0, []string{"GlobalNetworkPolicy/deny-all created"}},
+		{[]string{"migrate", "calico", "-f", locked, "--yes"}, ExitError, []string{"GlobalNetworkPolicy/default.odd", "--accept-loss"}},
+		{[]string{"get", "globalnetworkpolicy", "deny-all"}, ExitMissing, nil},
+		{[]string{"migrate", "calico", "-f", locked, "--yes", "--accept-loss"}, 0, []string{"GlobalNetworkPolicy/deny-all created"}},
 		{[]string{"get", "globalnetworkpolicy", "deny-all"}, 0, []string{"deny-all"}},
-		{[]string{"migrate", "calico", "-f", locked, "--yes"}, 0, []string{"0 to create, 0 to update, 1 unchanged"}},
+		{[]string{"migrate", "calico", "-f", locked, "--yes", "--accept-loss"}, 0, []string{"0 to create, 0 to update, 1 unchanged"}},
 	})
 }
 

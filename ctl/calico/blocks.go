@@ -131,6 +131,10 @@ func (c *cluster) planBlock(ctx context.Context, to datastore.Store, here map[ne
 		s.Action = Conflict
 		return leave("it can't be read: %d allocations for %q", len(spec.Allocations), spec.CIDR)
 	}
+	if i := slices.IndexFunc(spec.Allocations, func(at int) bool { return at >= len(spec.Attributes) }); i >= 0 {
+		s.Action = Conflict
+		return leave("it can't be read: allocations[%d] is attribute %d of %d, so nobody knows whose the address is", i, spec.Allocations[i], len(spec.Attributes))
+	}
 	leases, dropped := c.leases(&spec, p)
 	s.Why = dropped
 	key := ipam.BlockKey(p)
@@ -216,7 +220,7 @@ func (c *cluster) leases(spec *api.IPAMBlockSpec, p netip.Prefix) (out []lease, 
 		if i > 0 {
 			addr = addr.Next()
 		}
-		if at < 0 || at >= len(spec.Attributes) || spec.Attributes[at].ReleasedAt != nil {
+		if at < 0 || spec.Attributes[at].ReleasedAt != nil {
 			continue
 		}
 		attr := &spec.Attributes[at]

@@ -100,7 +100,7 @@ func cluster1() string {
 		crd("GlobalNetworkPolicy", "default.deny-all", "{tier: default, selector: all(), types: [Ingress]}",
 			`, labels: {stored: x}, annotations: {projectcalico.org/metadata: '{"uid":"9","labels":{"team":"a"},"annotations":{"note":"mine","kubectl.kubernetes.io/last-applied-configuration":"x"}}'}`),
 		crd("GlobalNetworkPolicy", "security.allow-dns", "{tier: security, selector: all(), egress: [{action: Allow, protocol: UDP, destination: {ports: [53]}}]}"),
-		crd("NetworkPolicy", "default.web", "{tier: default, selector: app == 'web', ingress: [{action: Allow}]}", ", namespace: prod"),
+		crd("NetworkPolicy", "default.web", "{tier: default, selector: app == 'web', types: [Ingress], ingress: [{action: Allow}]}", ", namespace: prod"),
 		crd("NetworkPolicy", "web", "{tier: default, selector: app == 'other'}", ", namespace: prod"),
 		crd("NetworkPolicy", "default.new", "{tier: default, selector: all(), ingress: [{action: Allow, moon: full, source: {ports: [nine, 99999]}}]}", ", namespace: prod"),
 		crd("FelixConfiguration", "default", "{logSeverityScreen: Info, bpfEnabled: false}"),
@@ -135,7 +135,7 @@ func (b *bench) plan(o Options) *Plan {
 
 func (b *bench) do(o Options) (done []string) {
 	b.t.Helper()
-	if err := b.plan(o).Do(b.t.Context(), b.files, b.store, false, func(s Step) { done = append(done, s.To.String()) }); err != nil {
+	if err := b.plan(o).Do(b.t.Context(), b.files, b.store, Consent{Loss: true}, func(s Step) { done = append(done, s.To.String()) }); err != nil {
 		b.t.Fatal(err)
 	}
 	return done
@@ -185,15 +185,15 @@ func TestPlan(t *testing.T) {
 		"create IPAMConfig/default > IPAMConfiguration/default",
 		"unchanged Tier/default > Tier/default: it is built in",
 		"create Tier/security > Tier/security",
-		"create GlobalNetworkPolicy/security.allow-dns > GlobalNetworkPolicy/security.allow-dns",
+		"create GlobalNetworkPolicy/security.allow-dns > GlobalNetworkPolicy/security.allow-dns: spec.types becomes [Ingress Egress]: it was stored without, which Calico's agents take for both directions",
 		"create GlobalNetworkPolicy/default.deny-all > GlobalNetworkPolicy/deny-all",
-		"create NetworkPolicy/prod/web > NetworkPolicy/prod/web",
+		"create NetworkPolicy/prod/web > NetworkPolicy/prod/web: spec.types becomes [Ingress Egress]: it was stored without, which Calico's agents take for both directions",
 		`skip NetworkPolicy/prod/default.new: spec.ingress[0].moon: unknown field` + "\n" + `spec.ingress[0].source.ports[1]: X`,
-		"skip NetworkPolicy/prod/default.web: it would be called as prod/web is",
+		"create NetworkPolicy/prod/default.web > NetworkPolicy/prod/default.web: it keeps the name that Calico has stored: web is another one",
 		"create FelixConfiguration/default > FelixConfiguration/default",
 		"skip CalicoNodeStatus/n1: it asks Calico's own agents how they are",
 		"skip ClusterInformation/default: it says what Calico is, and whether it is locked",
-		"create IPPool/default-ipv4-ippool > IPPool/default-ipv4-ippool",
+		"create IPPool/default-ipv4-ippool > IPPool/default-ipv4-ippool: spec.vxlanMode: there are no tunnels yet: packets to other nodes go nowhere. Never sends them through the nodes' network",
 		"skip IPPool/odd: spec.shape: unknown field",
 	}
 	got := texts(p)
@@ -214,10 +214,17 @@ func TestPlan(t *testing.T) {
 	if !p.Locked {
 		t.Error("not locked")
 	}
+	var losses []string
+	for _, s := range p.Losses() {
+		losses = append(losses, s.Kind+"/"+s.From)
+	}
+	if diff := cmp.Diff([]string{"NetworkPolicy/prod/default.new", "IPPool/default-ipv4-ippool", "IPPool/odd"}, losses); diff != "" {
+		t.Errorf("losses (-want +got):\n%s", diff)
+	}
 	// Elsewhere pods' addresses mean nothing; policies do.
 	p = newBench(t, cluster1()).plan(Options{})
-	if n := p.Count(Create); n != 7 {
-		t.Errorf("without Kubernetes %d objects, want 7:\n%s", n, strings.Join(texts(p), "\n"))
+	if n := p.Count(Create); n != 8 {
+		t.Errorf("without Kubernetes %d objects, want 8:\n%s", n, strings.Join(texts(p), "\n"))
 	}
 }
 
@@ -337,7 +344,7 @@ func TestAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		client.FailNth(n, -1, away)
-		err = p.Do(t.Context(), c.files, client, false, func(Step) {})
+		err = p.Do(t.Context(), c.files, client, Consent{Loss: true}, func(Step) {})
 		if err == nil {
 			break
 		}
@@ -414,10 +421,10 @@ func TestRefuses(t *testing.T) {
 	for _, unlocked := range []string{strings.Replace(cluster1(), "datastoreReady: false", "datastoreReady: true", 1), strings.Replace(cluster1(), "datastoreReady: false, ", "", 1),
 		strings.Replace(cluster1(), "kind: ClusterInformation", "kind: Other", 1)} {
 		b := newBench(t, unlocked)
-		if err := b.plan(kubernetes).Do(t.Context(), b.files, b.store, false, none); !errors.Is(err, ErrUnlocked) {
+		if err := b.plan(kubernetes).Do(t.Context(), b.files, b.store, Consent{Loss: true}, none); !errors.Is(err, ErrUnlocked) {
 			t.Errorf("not locked: %v", err)
 		}
-		if err := b.plan(kubernetes).Do(t.Context(), b.files, b.store, true, func(Step) {}); err != nil {
+		if err := b.plan(kubernetes).Do(t.Context(), b.files, b.store, Consent{Unlocked: true, Loss: true}, func(Step) {}); err != nil {
 			t.Errorf("not locked, forced: %v", err)
 		}
 	}
@@ -440,7 +447,7 @@ func TestRefuses(t *testing.T) {
 			if p.Count(Conflict) == 0 || !strings.Contains(strings.Join(texts(p), "\n"), tc.why) {
 				t.Errorf("no conflict %q in\n%s", tc.why, strings.Join(texts(p), "\n"))
 			}
-			if err := p.Do(t.Context(), b.files, b.store, false, none); !errors.Is(err, ErrConflict) {
+			if err := p.Do(t.Context(), b.files, b.store, Consent{Loss: true}, none); !errors.Is(err, ErrConflict) {
 				t.Errorf("error %v", err)
 			}
 		})
@@ -448,5 +455,103 @@ func TestRefuses(t *testing.T) {
 	b := newBench(t, strings.ReplaceAll(cluster1(), "kind: Pod\n", "kind: Podium\n"))
 	if _, err := Make(t.Context(), b.files, b.store, kubernetes); err == nil {
 		t.Error("without pods nobody knows which addresses are in use")
+	}
+}
+
+// TestLoss writes nothing while something that decides about traffic would be lost, unless that is all right.
+func TestLoss(t *testing.T) {
+	const policy, pool = "{tier: default, selector: all(), types: [Ingress]}", "{cidr: 10.0.0.0/24, blockSize: 26, ipipMode: %s, vxlanMode: %s}"
+	for _, c := range []struct {
+		name, objects, here string
+		want                string // what is lost
+	}{
+		{"nothing", crd("GlobalNetworkPolicy", "default.a", policy) + crd("IPPool", "p", fmt.Sprintf(pool, "Never", "Never")), "", ""},
+		{"a policy with a field that is not known", crd("GlobalNetworkPolicy", "default.a", "{tier: default, selector: all(), moon: full}"), "", "GlobalNetworkPolicy/default.a"},
+		{"a staged one", crd("StagedGlobalNetworkPolicy", "default.a", "{tier: default, selector: all(), moon: full}"), "", ""},
+		{"a setting that can't be", crd("FelixConfiguration", "default", "{logSeverityScreen: 7}"), "", "FelixConfiguration/default"},
+		{"another one of that name here", crd("GlobalNetworkPolicy", "default.a", policy), "app == 'x'", "GlobalNetworkPolicy/default.a"},
+		{"the same here", crd("GlobalNetworkPolicy", "default.a", policy), "all()", ""},
+		{"IPIP", crd("IPPool", "p", fmt.Sprintf(pool, "Always", "Never")), "", "IPPool/p"},
+		{"VXLAN", crd("IPPool", "p", fmt.Sprintf(pool, "Never", "CrossSubnet")), "", "IPPool/p"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t, lock(false)+c.objects)
+			if c.here != "" {
+				o := &api.GlobalNetworkPolicy{Spec: api.GlobalNetworkPolicySpec{Selector: c.here, Types: []api.PolicyType{api.Ingress}}}
+				o.Name = "a"
+				api.Default(o)
+				if _, err := b.store.Create(t.Context(), o); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := len(list(b, "GlobalNetworkPolicy")) + len(list(b, "IPPool"))
+			p := b.plan(kubernetes)
+			err := p.Do(t.Context(), b.files, b.store, Consent{}, func(Step) {})
+			if c.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !errors.Is(err, ErrLoss) || !strings.HasSuffix(err.Error(), ": "+c.want) {
+				t.Errorf("got %v, want the loss of %s", err, c.want)
+			}
+			if after := len(list(b, "GlobalNetworkPolicy")) + len(list(b, "IPPool")); after != before {
+				t.Error("something was written")
+			}
+			if err := p.Do(t.Context(), b.files, b.store, Consent{Loss: true}, func(Step) {}); err != nil {
+				t.Errorf("though it is all right: %v", err)
+			}
+		})
+	}
+}
+
+// TestAdapt changes what would mean something else here.
+func TestAdapt(t *testing.T) {
+	b := newBench(t, lock(false)+
+		crd("GlobalNetworkPolicy", "default.none", "{tier: default, selector: all()}")+
+		crd("GlobalNetworkPolicy", "default.pre", "{tier: default, selector: all(), preDNAT: true, applyOnForward: true, ingress: [{action: Deny}]}")+
+		crd("NetworkPolicy", "default.out", "{tier: default, egress: [{action: Allow}]}", ", namespace: prod")+
+		crd("NetworkPolicy", "default.said", "{tier: default, types: [Egress]}", ", namespace: prod")+
+		crd("FelixConfiguration", "default", "{interfacePrefix: cali, logSeverityScreen: Info}"))
+	if p := b.plan(kubernetes); len(p.Losses()) > 0 {
+		t.Errorf("losses: %v", p.Losses())
+	}
+	b.do(kubernetes)
+	got := map[string][]api.PolicyType{}
+	for _, kind := range []string{"GlobalNetworkPolicy", "NetworkPolicy"} {
+		for _, o := range list(b, kind) {
+			switch o := o.(type) {
+			case *api.GlobalNetworkPolicy:
+				got[o.Name] = o.Spec.Types
+			case *api.NetworkPolicy:
+				got[o.Name] = o.Spec.Types
+			}
+		}
+	}
+	both := []api.PolicyType{api.Ingress, api.Egress}
+	want := map[string][]api.PolicyType{"none": both, "pre": {api.Ingress}, "out": both, "said": {api.Egress}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("types (-want +got):\n%s", diff)
+	}
+	f := get[*api.FelixConfiguration](b, "FelixConfiguration", "", "default")
+	if _, ok := f.Spec["interfacePrefix"]; ok || f.Spec["logSeverityScreen"] != "Info" {
+		t.Errorf("settings %v", f.Spec)
+	}
+	if again := b.do(kubernetes); len(again) > 0 {
+		t.Errorf("a second run wrote %v", again)
+	}
+}
+
+// TestWhose writes nothing while a block does not say whose an address is.
+func TestWhose(t *testing.T) {
+	text := strings.Replace(cluster1(), "allocations: [null, 0,", "allocations: [null, 99,", 1)
+	b := newBench(t, text)
+	p := b.plan(kubernetes)
+	if got := strings.Join(texts(p), "\n"); !strings.Contains(got, "conflict IPAMBlock/10-0-0-0-26: it can't be read: allocations[1] is attribute 99 of 7") {
+		t.Error(got)
+	}
+	if err := p.Do(t.Context(), b.files, b.store, Consent{Loss: true}, func(Step) { t.Error("something was written") }); !errors.Is(err, ErrConflict) {
+		t.Errorf("error %v", err)
 	}
 }

@@ -26,6 +26,7 @@ const (
 	// metadataAnnotation holds the metadata that the user gave, as JSON.
 	metadataAnnotation = "projectcalico.org/metadata"
 	lastApplied        = "kubectl.kubernetes.io/last-applied-configuration"
+	interfacePrefix    = "interfacePrefix" // of a FelixConfiguration
 )
 
 // users is the metadata that the user gave.
@@ -68,11 +69,12 @@ func policyName(kind, name string, spec json.RawMessage) string {
 	return strings.TrimPrefix(name, api.DefaultTier+".")
 }
 
-// convert makes Tortie's object of one of Calico's, strictly: what it can't say is an error, not left out.
-func convert(k kind, o *object) (api.Object, error) {
+// convert makes Tortie's object of one of Calico's, strictly: what it can't say is an error, not left out. It says what it
+// has changed.
+func convert(k kind, o *object) (_ api.Object, changes []string, err error) {
 	m, err := o.users()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m.Name = policyName(k.to, m.Name, o.Spec)
 	doc := map[string]any{"apiVersion": api.GroupVersion, "kind": k.to, "metadata": m}
@@ -81,20 +83,51 @@ func convert(k kind, o *object) (api.Object, error) {
 	}
 	data, err := json.Marshal(doc)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	objects, err := api.Decode(data)
 	if err != nil {
-		return nil, plain(err)
+		return nil, nil, plain(err)
 	}
 	if len(objects) != 1 {
-		return nil, errors.New("it can't be read")
+		return nil, nil, errors.New("it can't be read")
 	}
+	changes = adapt(objects[0])
 	api.Default(objects[0])
 	if errs := api.Validate(objects[0]); len(errs) > 0 {
-		return nil, errs.ToAggregate()
+		return nil, nil, errs.ToAggregate()
 	}
-	return objects[0], nil
+	return objects[0], changes, nil
+}
+
+// adapt changes what would mean something else here, and says so.
+func adapt(o api.Object) []string {
+	var types *[]api.PolicyType
+	preDNAT := false
+	switch o := o.(type) {
+	case *api.NetworkPolicy:
+		types = &o.Spec.Types
+	case *api.StagedNetworkPolicy:
+		types = &o.Spec.Types
+	case *api.GlobalNetworkPolicy:
+		types, preDNAT = &o.Spec.Types, o.Spec.PreDNAT
+	case *api.StagedGlobalNetworkPolicy:
+		types, preDNAT = &o.Spec.Types, o.Spec.PreDNAT
+	case *api.FelixConfiguration:
+		if _, ok := o.Spec[interfacePrefix]; ok {
+			delete(o.Spec, interfacePrefix)
+			return []string{"spec." + interfacePrefix + " stays behind: interfaces with that prefix are Calico's until their pods are made anew, and Tortie would take them for its own"}
+		}
+	}
+	if types == nil || len(*types) > 0 {
+		return nil
+	}
+	// calicoctl and Calico's API server fill it in; without them, its agents take none for both.
+	*types = []api.PolicyType{api.Ingress, api.Egress}
+	if preDNAT { // which has no other direction
+		*types = (*types)[:1]
+	}
+	return []string{fmt.Sprintf("spec.types becomes %v: it was stored without, which Calico's agents take for both directions", *types)}
 }
 
 // plain takes the place in a document that nobody has written out of errors.

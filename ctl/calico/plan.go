@@ -18,6 +18,7 @@ import (
 type kind struct {
 	resource, from, to string
 	skip               string // why none of them is brought along
+	decides            bool   // about traffic
 }
 
 // kinds is in the order in which they are written; see do.go. The table is never written to.
@@ -26,24 +27,24 @@ var kinds = []kind{
 	{resource: "blockaffinities", from: "BlockAffinity", to: "BlockAffinity"},
 	{resource: "ipamhandles", from: "IPAMHandle", to: "IPAMHandle"},
 	{resource: "ipamconfigs", from: "IPAMConfig", to: "IPAMConfiguration"},
-	{resource: "ipreservations", from: "IPReservation", to: "IPReservation"},
-	{resource: "tiers", from: "Tier", to: "Tier"},
-	{resource: "globalnetworksets", from: "GlobalNetworkSet", to: "GlobalNetworkSet"},
-	{resource: "networksets", from: "NetworkSet", to: "NetworkSet"},
-	{resource: "globalnetworkpolicies", from: "GlobalNetworkPolicy", to: "GlobalNetworkPolicy"},
-	{resource: "networkpolicies", from: "NetworkPolicy", to: "NetworkPolicy"},
+	{resource: "ipreservations", from: "IPReservation", to: "IPReservation", decides: true},
+	{resource: "tiers", from: "Tier", to: "Tier", decides: true},
+	{resource: "globalnetworksets", from: "GlobalNetworkSet", to: "GlobalNetworkSet", decides: true},
+	{resource: "networksets", from: "NetworkSet", to: "NetworkSet", decides: true},
+	{resource: "globalnetworkpolicies", from: "GlobalNetworkPolicy", to: "GlobalNetworkPolicy", decides: true},
+	{resource: "networkpolicies", from: "NetworkPolicy", to: "NetworkPolicy", decides: true},
 	{resource: "stagedglobalnetworkpolicies", from: "StagedGlobalNetworkPolicy", to: "StagedGlobalNetworkPolicy"},
 	{resource: "stagednetworkpolicies", from: "StagedNetworkPolicy", to: "StagedNetworkPolicy"},
 	{resource: "stagedkubernetesnetworkpolicies", from: "StagedKubernetesNetworkPolicy", to: "StagedKubernetesNetworkPolicy"},
-	{resource: "hostendpoints", from: "HostEndpoint", to: "HostEndpoint"},
-	{resource: "felixconfigurations", from: "FelixConfiguration", to: "FelixConfiguration"},
+	{resource: "hostendpoints", from: "HostEndpoint", to: "HostEndpoint", decides: true},
+	{resource: "felixconfigurations", from: "FelixConfiguration", to: "FelixConfiguration", decides: true},
 	{resource: "bgpconfigurations", from: "BGPConfiguration", to: "BGPConfiguration"},
 	{resource: "bgpfilters", from: "BGPFilter", to: "BGPFilter"},
 	{resource: "bgppeers", from: "BGPPeer", to: "BGPPeer"},
 	{resource: "kubecontrollersconfigurations", from: "KubeControllersConfiguration", to: "KubeControllersConfiguration"},
 	{resource: "caliconodestatuses", from: "CalicoNodeStatus", skip: "it asks Calico's own agents how they are"},
 	{resource: "clusterinformations", from: "ClusterInformation", skip: "it says what Calico is, and whether it is locked"},
-	{resource: "ippools", from: "IPPool", to: "IPPool"},
+	{resource: "ippools", from: "IPPool", to: "IPPool", decides: true},
 }
 
 // Action is what is done about an object.
@@ -65,6 +66,7 @@ type Step struct {
 	From   string     `json:"from,omitempty"`   // its name at Calico, with its namespace, if it is not that of To
 	To     *api.Key   `json:"to,omitempty"`     // nil for what is not brought along
 	Why    []string   `json:"why,omitempty"`    // of Skip, Keep and Conflict; and what of it stays behind
+	Loss   bool       `json:"loss,omitempty"`   // what Calico did about traffic because of it, nobody would do any more
 	Object api.Object `json:"object,omitempty"` // as it is written
 }
 
@@ -92,6 +94,11 @@ func (p *Plan) Count(actions ...Action) int {
 		}
 	}
 	return n
+}
+
+// Losses are the steps after which something about traffic is not as it was.
+func (p *Plan) Losses() []Step {
+	return slices.DeleteFunc(slices.Clone(p.Steps), func(s Step) bool { return !s.Loss })
 }
 
 // Make reads both sides and says what is to be done.
@@ -198,10 +205,10 @@ func planObjects(ctx context.Context, to datastore.Store, k kind, objects []*obj
 	})
 	for _, old := range objects {
 		s := Step{Action: Skip, Kind: k.from, From: old.name()}
-		o, err := convert(k, old)
+		o, changes, err := convert(k, old)
 		switch {
 		case err != nil:
-			s.Why = []string{err.Error()}
+			s.Why, s.Loss = []string{err.Error()}, k.decides
 			out = append(out, s)
 			continue
 		case strings.HasPrefix(o.GetName(), "knp.default.") && k.to == "NetworkPolicy":
@@ -210,15 +217,23 @@ func planObjects(ctx context.Context, to datastore.Store, k kind, objects []*obj
 			continue
 		}
 		key := api.KeyOf(o)
-		if other := taken[key]; other != "" {
-			s.Why = []string{fmt.Sprintf("it would be called as %s is", other)}
-			out = append(out, s)
-			continue
+		if taken[key] != "" { // of two policies, which are both in force
+			changes = append(changes, fmt.Sprintf("it keeps the name that Calico has stored: %s is another one", key.Name))
+			o.SetName(old.Metadata.Name)
+			key = api.KeyOf(o)
 		}
 		taken[key] = old.name()
 		s.To, s.Object = &key, o
 		if err := s.compare(ctx, to, overwrite); err != nil {
 			return nil, err
+		}
+		switch s.Action {
+		case Keep:
+			s.Loss = k.decides
+		case Create, Update:
+			pool, ok := o.(*api.IPPool)
+			s.Loss = ok && pool.Overlay()
+			s.Why = append(s.Why, changes...)
 		}
 		for _, w := range api.Warnings(o) {
 			s.Why = append(s.Why, strings.TrimPrefix(w.Error(), ": "))
