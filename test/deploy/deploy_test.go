@@ -192,9 +192,9 @@ func TestWrites(t *testing.T) {
 		"ClusterRole/tortie-agent": {
 			"/nodes patch",
 			"/nodes/status patch",
-			"projectcalico.org/blockaffinities create delete patch update",
-			"projectcalico.org/ipamblocks create delete patch update",
-			"projectcalico.org/ipamhandles create delete patch update",
+			"projectcalico.org/blockaffinities create delete update",
+			"projectcalico.org/ipamblocks create delete update",
+			"projectcalico.org/ipamhandles create delete update",
 		},
 		"ClusterRole/tortie-controllers": {
 			"/events create update",
@@ -204,7 +204,6 @@ func TestWrites(t *testing.T) {
 			"projectcalico.org/ipamblocks create delete update",
 			"projectcalico.org/ipamhandles create delete update",
 			"projectcalico.org/tiers create update",
-			"projectcalico.org/tiers/finalizers update",
 			"projectcalico.org/tiers/status update",
 		},
 		"Role/tortie-controllers": {"coordination.k8s.io/leases create update"},

@@ -141,7 +141,9 @@ func TestValues(t *testing.T) {
 		{"agent: {config: {logLevel: debug, failsafeIn: ['tcp:22']}}", []string{"failsafeIn:", "- tcp:22", "logLevel: debug"}},
 		{"agent: {cni: {confName: 05-tortie.conflist}}", []string{"confName: 05-tortie.conflist"}},
 		{"agent: {listen: {host: '', port: 1234}}", []string{
-			`listen: ":1234"`, "httpGet: {host: 127.0.0.1, port: 1234, path: /livez}", "httpGet: {host: 127.0.0.1, port: 1234, path: /readyz}"}},
+			`listen: ":1234"`, `httpGet: {host: "127.0.0.1", port: 1234, path: /livez}`, `httpGet: {host: "127.0.0.1", port: 1234, path: /readyz}`}},
+		{"agent: {listen: {host: '::1'}}", []string{
+			`listen: "[::1]:9091"`, `httpGet: {host: "::1", port: 9091, path: /livez}`, `httpGet: {host: "::1", port: 9091, path: /readyz}`}},
 		{"agent: {cniBinDir: /usr/libexec/cni, cniConfDir: /etc/other/net.d}", []string{
 			"- {name: cni-bin, hostPath: {path: /usr/libexec/cni, type: DirectoryOrCreate}}",
 			"- {name: cni-conf, hostPath: {path: /etc/other/net.d, type: DirectoryOrCreate}}"}},
@@ -149,7 +151,7 @@ func TestValues(t *testing.T) {
 			"rollingUpdate: {maxUnavailable: 3}", "a: b", "[]", "limits:", "memory: 1Gi"}},
 		{"controllers: {replicas: 1, listen: {host: 192.0.2.7, port: 99}, nodeSelector: {a: b}}", []string{
 			"replicas: 1", "a: b", `args: [controllers, --config, /etc/tortie/agent.yaml, --listen, "192.0.2.7:99"]`,
-			"httpGet: {host: 192.0.2.7, port: 99, path: /livez}", "httpGet: {host: 192.0.2.7, port: 99, path: /readyz}"}},
+			`httpGet: {host: "192.0.2.7", port: 99, path: /livez}`, `httpGet: {host: "192.0.2.7", port: 99, path: /readyz}`}},
 		{"admissionPolicies: false", nil},
 	} {
 		out, err := render(t, c.values, false)
@@ -216,6 +218,7 @@ func TestBadValues(t *testing.T) {
 		{"pools: [{cidr: 10.0.0.0/8}]", "missing property 'name'"},
 		{"controllers: {replicas: 0}", "/controllers/replicas"},
 		{"agent: {listen: {port: 0}}", "/agent/listen/port"},
+		{"agent: {listen: {host: '[::1]'}}", "/agent/listen/host"},
 		{"admissionPolicies: 'no'", "got string, want boolean"},
 	} {
 		if _, err := render(t, c.values, false); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -9,14 +9,19 @@ app.kubernetes.io/name: tortie
 {{/* Where kubelet asks for health; called with "listen". */}}
 {{- define "tortie.probes" -}}
 livenessProbe:
-  httpGet: {host: {{ .host | default "127.0.0.1" }}, port: {{ .port }}, path: /livez}
+  httpGet: {host: {{ .host | default "127.0.0.1" | quote }}, port: {{ .port }}, path: /livez}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  httpGet: {host: {{ .host | default "127.0.0.1" }}, port: {{ .port }}, path: /readyz}
+  httpGet: {host: {{ .host | default "127.0.0.1" | quote }}, port: {{ .port }}, path: /readyz}
   periodSeconds: 5
   timeoutSeconds: 5
+{{- end }}
+
+{{/* Where to listen; called with "listen". */}}
+{{- define "tortie.listen" -}}
+{{ if contains ":" .host }}[{{ .host }}]{{ else }}{{ .host }}{{ end }}:{{ .port }}
 {{- end }}
 
 {{/* The kinds of crds/. */}}
