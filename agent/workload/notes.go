@@ -79,14 +79,13 @@ func (w *Workloads) settleOne(ctx context.Context, id drivers.EndpointID) error 
 }
 
 // closeNoted marks the ledger's entries that notes speak of as on their way out, before anybody hears of them.
-func (w *Workloads) closeNoted() error {
+func (w *Workloads) closeNoted(ctx context.Context) error {
 	for id := range w.noted() {
-		e, ok := w.o.Ledger.Get(id)
-		if !ok || e.Phase != ledger.Plugged {
-			continue
-		}
-		e.Phase = ledger.Detaching
-		if err := w.o.Ledger.Put(e); err != nil {
+		err := w.ifPlugged(ctx, id, func(e ledger.Entry) error {
+			e.Phase = ledger.Detaching
+			return w.o.Ledger.Put(e)
+		})
+		if err != nil {
 			return err
 		}
 	}

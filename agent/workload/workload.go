@@ -18,6 +18,7 @@
 // The store may be away during a detach: the ledger then remembers that a WorkloadEndpoint has to go.
 //
 //	workload.go  Workloads, and what it stands on
+//	restore.go   what an earlier agent has left
 //	attach.go    attach
 //	detach.go    detach, and the end of what was interrupted
 //	check.go     check and list
@@ -36,7 +37,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,72 +119,6 @@ type Workloads struct {
 // New returns Workloads over what the ledger holds; Restore comes next.
 func New(o Options) *Workloads {
 	return &Workloads{o: o, locks: newLocks(), kick: make(chan struct{}, 1)}
-}
-
-// Restore tells the graph of the workloads in the ledger. host is the host's interfaces, nil if nobody knows them: an
-// entry of an earlier boot whose interface is gone is given up.
-func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error {
-	there := map[string]bool{}
-	for _, i := range host {
-		there[i.Name] = true
-	}
-	if err := w.closeNoted(); err != nil {
-		return err
-	}
-	var plugged []ledger.Entry
-	for _, e := range w.o.Ledger.List() {
-		if e.Phase == ledger.Plugged && e.BootID != w.o.BootID && host != nil && !there[e.HostIface] {
-			w.o.Log.Info("a workload is gone since the last boot", "sandbox", e.Sandbox, "interface", e.Interface, "endpoint", e.Namespace+"/"+e.Name)
-			e.Phase = ledger.Gone
-			if err := w.o.Ledger.Put(e); err != nil {
-				return err
-			}
-		}
-		if e.Phase != ledger.Plugged {
-			w.Kick()
-			continue
-		}
-		plugged = append(plugged, e)
-	}
-	if err := w.cutOld(ctx, plugged); err != nil {
-		return err
-	}
-	for _, e := range plugged {
-		if now, ok := w.o.Ledger.Get(e.ID()); !ok || now.OldFlows {
-			continue
-		}
-		if _, err := w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
-			return err
-		}
-	}
-	return w.o.Graph.LedgerRead(ctx)
-}
-
-// cutOld cuts the flows that earlier owners have left of those entries whose attach was interrupted before it had done so.
-// Where that can't be done the workload stays closed: nobody has been told that it is plugged in.
-func (w *Workloads) cutOld(ctx context.Context, es []ledger.Entry) error {
-	es = slices.DeleteFunc(slices.Clone(es), func(e ledger.Entry) bool { return !e.OldFlows })
-	if len(es) == 0 {
-		return nil
-	}
-	var addrs []netip.Addr
-	for _, e := range es {
-		addrs = append(addrs, e.Addrs...)
-	}
-	if err := w.o.Plane.CutFlows(ctx, addrs); err != nil {
-		if ctx.Err() != nil {
-			return waitError("cutting old flows", err)
-		}
-		w.o.Log.Error("cutting flows of earlier owners of addresses: their workloads stay closed until they are attached again",
-			"addresses", addrs, "err", err)
-		return nil
-	}
-	for _, e := range es {
-		if err := <-w.noteCut(e); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Kick makes Run look for unfinished work now: the store has come back, say. Never blocks.
