@@ -63,7 +63,8 @@ type Entry struct {
 	BootID    string       `json:"bootID,omitempty"`
 	Created   time.Time    `json:"created"`
 	Phase     Phase        `json:"phase,omitempty"`
-	// OldFlows: an earlier owner of the addresses may have left flows in the kernel. They are cut before this one is let in.
+	// OldFlows: an earlier owner of the addresses may have left flows in the kernel. They are cut before this one is let in; if
+	// it is chained, once its policy is enforced.
 	OldFlows bool `json:"oldFlows,omitempty"`
 }
 

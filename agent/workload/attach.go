@@ -258,6 +258,12 @@ func (w *Workloads) plug(ctx context.Context, j *job) (agentapi.AttachResponse, 
 	if nErr != nil {
 		return none, nErr
 	}
+	if err == nil && e.Chained {
+		if err := w.cutBegun(ctx, e); err != nil {
+			return none, err
+		}
+		j.clock.done(stepCut)
+	}
 	return resp, err
 }
 
@@ -314,13 +320,26 @@ func (w *Workloads) admit(ctx context.Context, j *job, made drivers.Attached) (a
 // noteCut writes into the ledger that there are no old flows any more. The error comes when that is done.
 func (w *Workloads) noteCut(e ledger.Entry) <-chan error {
 	done := make(chan error, 1)
-	if !e.OldFlows {
+	if !e.OldFlows || e.Chained {
 		done <- nil
 		return done
 	}
 	e.OldFlows = false
 	go func() { done <- w.o.Ledger.Put(e) }()
 	return done
+}
+
+// cutBegun cuts the flows of a workload whose interface another plugin has made, once its policy is enforced. It has passed
+// packets before: what they began, and what earlier owners of the addresses have left, would be established and never judged.
+func (w *Workloads) cutBegun(ctx context.Context, e ledger.Entry) error {
+	if err := w.o.Plane.CutFlows(ctx, e.Addrs); err != nil {
+		return waitError("attach: cutting flows that began before its policy", err)
+	}
+	if !e.OldFlows {
+		return nil
+	}
+	e.OldFlows = false
+	return w.o.Ledger.Put(e)
 }
 
 func macText(m drivers.MAC) string {

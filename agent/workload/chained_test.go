@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -74,5 +75,63 @@ func TestChainedAttach(t *testing.T) {
 	}
 	if _, left := w.o.Ledger.Get(id); left || h.attached[id] != nil {
 		t.Error("it is still plugged in")
+	}
+}
+
+// recorder is a dataplane that remembers what it was asked for, in order.
+type recorder struct {
+	*host
+	refuse error // policy is not enforced
+	log    []string
+}
+
+func (r *recorder) WaitEnforced(ctx context.Context, id drivers.EndpointID, generation, since uint64) error {
+	if r.refuse != nil {
+		return r.refuse
+	}
+	r.log = append(r.log, "enforced")
+	return r.host.WaitEnforced(ctx, id, generation, since)
+}
+
+func (r *recorder) CutFlows(ctx context.Context, addrs []netip.Addr) error {
+	r.log = append(r.log, "cut")
+	return r.host.CutFlows(ctx, addrs)
+}
+
+// TestChainedFlowsBeforePolicy: an interface of another plugin passes packets before policy is there. Flows that begin then
+// do not outlive that, whenever policy comes.
+func TestChainedFlowsBeforePolicy(t *testing.T) {
+	h := newHost(t)
+	w := h.begin()
+	w.o.Attacher = &finding{T: t, made: drivers.Attached{HostIface: "veth7", MAC: drivers.MAC{2, 0, 0, 0, 0, 7}}}
+	plane := &recorder{host: h, refuse: errors.New("the dataplane hangs")}
+	w.o.Plane = plane
+	r := agentapi.AttachRequest{Sandbox: "s7", Interface: "eth0", Chained: true, Addresses: addrs("10.9.0.7")}
+	if _, err := h.ask(w, r); agentapi.CodeOf(err) != agentapi.CodeNotEnforced {
+		t.Fatal(err)
+	}
+	if e, _ := w.o.Ledger.Get(endpointID("s7")); !e.OldFlows {
+		t.Error("old flows are forgotten before there is policy")
+	}
+	_, w = h.restarted(w) // which forgets them neither
+	w.o.Plane = plane
+	if err := w.Restore(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if e, _ := w.o.Ledger.Get(endpointID("s7")); !e.OldFlows || h.attached[endpointID("s7")] == nil {
+		t.Errorf("restored: %+v, graph %v: it is open without an endpoint", e, h.attached)
+	}
+	plane.refuse = nil
+	for _, when := range []string{"again", "and again"} {
+		plane.log = nil
+		if _, err := h.ask(w, r); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(plane.log); n < 2 || plane.log[n-2] != "enforced" || plane.log[n-1] != "cut" {
+			t.Errorf("%s: %v", when, plane.log)
+		}
+		if e, _ := w.o.Ledger.Get(endpointID("s7")); e.OldFlows {
+			t.Errorf("%s: the cut is not noted", when)
+		}
 	}
 }

@@ -32,7 +32,7 @@ const (
 	stepAllocate = "allocate" // addresses and WorkloadEndpoint into the store
 	stepLedger   = "ledger"
 	stepLink     = "link"
-	stepCut      = "cut"     // flows of earlier owners
+	stepCut      = "cut"     // flows of earlier owners, and of what was open before
 	stepGraph    = "graph"   // told of it
 	stepStore    = "store"   // the WorkloadEndpoint, if it is not there yet
 	stepSeen     = "seen"    // the store's watch tells of it

@@ -34,7 +34,7 @@ func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error
 		return err
 	}
 	err = w.eachPlugged(ctx, func(e ledger.Entry) error {
-		if e.OldFlows {
+		if e.OldFlows && !e.Chained { // what another plugin has made would be open without an endpoint
 			return nil
 		}
 		_, err := w.o.Graph.Attached(ctx, e.ID(), graphEntry(e))
@@ -81,7 +81,7 @@ func (w *Workloads) ifPlugged(ctx context.Context, id drivers.EndpointID, fn fun
 func (w *Workloads) cutOld(ctx context.Context) error {
 	var addrs []netip.Addr
 	for _, e := range w.o.Ledger.List() {
-		if e.Phase == ledger.Plugged && e.OldFlows {
+		if e.Phase == ledger.Plugged && e.OldFlows && !e.Chained {
 			addrs = append(addrs, e.Addrs...)
 		}
 	}

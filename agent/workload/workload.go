@@ -5,6 +5,8 @@
 //	detach: ledger says so (fsync) ─► out of the graph ─► wait until the dataplane denies ─► flows cut ─► link removed
 //	        ─► WorkloadEndpoint out of the store, addresses released ─► out of the ledger
 //
+// An interface that another plugin has made passes packets before its policy is there: its flows are cut when that is enforced.
+//
 // With addresses from pools an attach begins with:
 //
 //	ledger: allocating (fsync) ─► addresses and WorkloadEndpoint into the store, in one write ─► ledger (fsync) ─► link ...
