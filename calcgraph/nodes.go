@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/drivers"
@@ -49,11 +51,27 @@ func nodeThing(o *api.Node, probs *problems) thingSpec {
 			s.nets = append(s.nets, prefixMember(netip.PrefixFrom(ip, ip.BitLen())))
 		case a.Type != "Hostname" && a.Type != "InternalDNS" && a.Type != "ExternalDNS": // which are names
 			probs.add(fmt.Sprintf("spec.addresses[%d].address", i), "%v", err)
-			s.partial = true
+			s.partial = s.partial || oddAddr(a.Address)
 		}
 	}
 	s.nets = canonical(s.nets)
 	return s
+}
+
+// oddAddr reports whether text could be an address in a spelling that is not taken here: with leading zeros, a zone, or as
+// IPv4 inside IPv6. Other text, as a name, is no address that a packet has, and leaving it out loses nothing.
+func oddAddr(text string) bool {
+	text, _, _ = strings.Cut(strings.Trim(text, " \t\r\n[]"), "%")
+	text, _, _ = strings.Cut(text, "/")
+	if strings.Count(text, ":") >= 2 {
+		return strings.Trim(text, "0123456789abcdefABCDEF:.") == ""
+	}
+	parts := strings.Split(text, ".")
+	return len(parts) <= 4 && !slices.ContainsFunc(parts, func(part string) bool {
+		_, err := strconv.ParseUint(part, 0, 32) // also as C reads it
+		_, decimal := strconv.ParseUint(part, 10, 32)
+		return err != nil && decimal != nil
+	})
 }
 
 func readNode(o *api.Node, probs *problems) *node {
