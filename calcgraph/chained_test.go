@@ -30,6 +30,24 @@ func TestChained(t *testing.T) {
 	if w := s.Endpoints[id]; w == nil || w.Iface != "veth1" || len(s.Routes) != 0 || !host("eth0") || host("veth1") {
 		t.Errorf("chained: %v, routes %v", s.Endpoints, s.Routes)
 	}
+	if w := s.Endpoints[id]; w.Degraded != "it has no WorkloadEndpoint" {
+		t.Errorf("%q", w.Degraded)
+	}
+	closed := *e
+	closed.Closed = "so"
+	g.Attached(id, &closed)
+	o := &api.WorkloadEndpoint{Spec: api.WorkloadEndpointSpec{Node: "n1", ContainerID: "s", InterfaceName: "veth1", Profiles: []string{"p"}}}
+	o.Namespace, o.Name = "default", "w"
+	g.Update(api.Key{Kind: "WorkloadEndpoint", Namespace: "default", Name: "w"}, o)
+	s.Merge(g.Flush(), nil)
+	if w := s.Endpoints[id]; w == nil || w.Degraded != "so" || len(w.Profiles) != 0 || host("veth1") {
+		t.Errorf("closed: %v", w)
+	}
+	g.Attached(id, e)
+	s.Merge(g.Flush(), nil)
+	if w := s.Endpoints[id]; w == nil || w.Degraded != "" || len(w.Profiles) != 1 {
+		t.Errorf("open again: %v", w)
+	}
 	plain := *e
 	plain.Chained = false
 	g.Attached(id, &plain)

@@ -18,6 +18,8 @@ type LedgerEntry struct {
 	Addrs []netip.Addr
 	// Chained: somebody else has made the interface, under any name, and leads to it. There is no route of ours.
 	Chained bool
+	// Closed: why it denies everything, whatever its WorkloadEndpoint says; "" = it does not.
+	Closed string
 }
 
 // attachment is a ledger entry, joined with its WorkloadEndpoint. It is what an endpoint of kind Workload is made from.
@@ -82,7 +84,7 @@ func (es *endpoints) attached(id drivers.EndpointID, e *LedgerEntry) {
 	entry.Addrs = slices.Compact(entry.Addrs)
 	if old != nil {
 		if old.entry.Name == entry.Name && old.entry.UID == entry.UID && old.entry.Iface == entry.Iface && old.entry.MAC == entry.MAC && old.entry.Chained == entry.Chained &&
-			slices.Equal(old.entry.Addrs, entry.Addrs) {
+			old.entry.Closed == entry.Closed && slices.Equal(old.entry.Addrs, entry.Addrs) {
 			return
 		}
 		es.detach(old)
@@ -132,6 +134,8 @@ func (es *endpoints) join() {
 		o := es.objects[a.entry.Name]
 		id, there := es.things.find(a.entry.Name)
 		switch {
+		case a.entry.Closed != "":
+			a.why, o = a.entry.Closed, nil
 		case o == nil && there:
 			a.why = "its WorkloadEndpoint is of another node"
 		case o == nil:
