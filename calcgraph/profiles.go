@@ -86,7 +86,8 @@ func (ps *policies) unuseProfile(name string) {
 	}
 }
 
-// flushProfiles reads the rules of profiles that are in use. A missing one denies everything.
+// flushProfiles reads the rules of profiles that are in use. A missing one denies what comes to it: profiles before it come
+// first.
 func (ps *policies) flushProfiles() {
 	for id := range ps.changed {
 		p := ps.profiles[id.Name]
@@ -99,7 +100,7 @@ func (ps *policies) flushProfiles() {
 		if p.exists {
 			v.In, v.Out = r.rules("spec.ingress", true, p.ingress), r.rules("spec.egress", false, p.egress)
 		} else {
-			r.problems.add("", "the profile is missing; endpoints that have it deny what no policy decides")
+			r.problems.add("", "the profile is missing: it gives no labels, and endpoints that have it deny what no policy and none of their profiles before it decides")
 		}
 		v.SetRuleIDs()
 		ps.sets.release(p.held)
