@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/tortie/tortie/api"
@@ -39,7 +38,8 @@ func (s *Store) updateNode(ctx context.Context, n *api.Node) (api.Object, error)
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", key, err)
 	}
-	return convert.Node(old), nil
+	out, _ := convert.Node(old)
+	return out, nil
 }
 
 func (s *Store) node(ctx context.Context, name string) (*corev1.Node, error) {
@@ -58,16 +58,7 @@ func (s *Store) annotate(ctx context.Context, old *corev1.Node, n *api.Node) (*c
 	if n.UID != "" && n.UID != old.UID {
 		return nil, fmt.Errorf("%w: it is another one of that name (uid %s, not %s)", datastore.ErrConflict, old.UID, n.UID)
 	}
-	want := convert.NodeAnnotations(n)
-	for name := range convert.NodeAnnotations(convert.Node(old)) {
-		if _, ok := want[name]; !ok {
-			want[name] = nil
-		}
-	}
-	maps.DeleteFunc(want, func(name string, value *string) bool {
-		now, ok := old.Annotations[name]
-		return ok == (value != nil) && (value == nil || *value == now)
-	})
+	want := convert.ChangeNode(old, n)
 	if len(want) == 0 {
 		return old, nil
 	}

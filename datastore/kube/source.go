@@ -218,7 +218,8 @@ func (c converter) serviceAccount(o runtime.Object) *item {
 }
 
 func (c converter) node(o runtime.Object) *item {
-	return derived(c, o.(*corev1.Node), convert.Node(o.(*corev1.Node)), nil, nil)
+	n, problems := convert.Node(o.(*corev1.Node))
+	return derived(c, o.(*corev1.Node), n, problems, nil)
 }
 
 func (c converter) slice(o runtime.Object) *item {

@@ -2,6 +2,9 @@ package convert
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,8 +40,8 @@ func nodeTexts(s *api.NodeSpec, bgp *api.NodeBGPSpec, wireguard *api.NodeWiregua
 }
 
 // Node returns the Node of a Kubernetes node. What Kubernetes has no field for is in annotations; those that can't be read
-// say nothing.
-func Node(n *corev1.Node) *api.Node {
+// say nothing, and are named.
+func Node(n *corev1.Node) (*api.Node, []api.Problem) {
 	out := &api.Node{TypeMeta: typed(api.GroupVersion, "Node"), ObjectMeta: objectMeta(&n.ObjectMeta, n.Name)}
 	out.Annotations = only(n.Annotations, ownNodeAnnotations)
 	var bgp api.NodeBGPSpec
@@ -46,9 +49,15 @@ func Node(n *corev1.Node) *api.Node {
 	for name, field := range nodeTexts(&out.Spec, &bgp, &wireguard, &out.Status) {
 		*field = n.Annotations[name]
 	}
+	var problems []api.Problem
+	unread := func(name string, err error) {
+		problems = append(problems, api.Problem{Path: annotationPath(name), Reason: fmt.Sprintf("does not count: %v", err)})
+	}
 	if text := n.Annotations[nodeASNumber]; text != "" {
 		var as api.ASNumber
-		if as.UnmarshalJSON([]byte(strconv.Quote(text))) == nil {
+		if err := as.UnmarshalJSON([]byte(strconv.Quote(text))); err != nil {
+			unread(nodeASNumber, err)
+		} else {
 			bgp.ASNumber = &as
 		}
 	}
@@ -60,7 +69,9 @@ func Node(n *corev1.Node) *api.Node {
 	}
 	if text := n.Annotations[nodeInterfaces]; text != "" {
 		var interfaces []api.NodeInterface
-		if json.Unmarshal([]byte(text), &interfaces) == nil {
+		if err := json.Unmarshal([]byte(text), &interfaces); err != nil {
+			unread(nodeInterfaces, err)
+		} else {
 			out.Spec.Interfaces = interfaces
 		}
 	}
@@ -73,7 +84,29 @@ func Node(n *corev1.Node) *api.Node {
 	if out.Status.PodCIDRs = n.Spec.PodCIDRs; len(out.Status.PodCIDRs) == 0 && n.Spec.PodCIDR != "" {
 		out.Status.PodCIDRs = []string{n.Spec.PodCIDR}
 	}
-	return out
+	return out, problems
+}
+
+func annotationPath(name string) string { return "metadata.annotations[" + name + "]" }
+
+// ChangeNode returns the annotations by which n differs from the Node that old became; nil for one that is to go. One that
+// could not be read stays as it is, unless n says something in its place.
+func ChangeNode(old *corev1.Node, n *api.Node) map[string]*string {
+	was, unread := Node(old)
+	want := NodeAnnotations(n)
+	for name := range NodeAnnotations(was) {
+		if _, ok := want[name]; !ok {
+			want[name] = nil
+		}
+	}
+	maps.DeleteFunc(want, func(name string, value *string) bool {
+		now, ok := old.Annotations[name]
+		if value == nil {
+			return !ok || slices.ContainsFunc(unread, func(p api.Problem) bool { return p.Path == annotationPath(name) })
+		}
+		return ok && *value == now
+	})
+	return want
 }
 
 // NodeAnnotations returns the annotations of a Kubernetes node that say what n does; nil for one that is not to be. Node

@@ -280,11 +280,11 @@ func TestNode(t *testing.T) {
 	bare.Annotations = map[string]string{"tortie.io/boot-id": "b"}
 	bare.Spec = api.NodeSpec{OrchRefs: bare.Spec.OrchRefs, Addresses: bare.Spec.Addresses}
 	bare.Status = api.NodeStatus{PodCIDRs: bare.Status.PodCIDRs}
-	if diff := cmp.Diff(bare, Node(n)); diff != "" {
+	if diff := cmp.Diff(bare, nodeOf(n)); diff != "" {
 		t.Errorf("a node without our annotations (-want +got):\n%s", diff)
 	}
 	annotate(n, NodeAnnotations(fullNode()))
-	if diff := cmp.Diff(fullNode(), Node(n)); diff != "" {
+	if diff := cmp.Diff(fullNode(), nodeOf(n)); diff != "" {
 		t.Errorf("there and back (-want +got):\n%s", diff)
 	}
 	if got := n.Annotations["projectcalico.org/ASNumber"]; got != "4200000001" {
@@ -296,7 +296,7 @@ func TestNode(t *testing.T) {
 	annotate(n, NodeAnnotations(bare))
 	want := fullNode()
 	want.Spec, want.Status = bare.Spec, bare.Status
-	if diff := cmp.Diff(want, Node(n)); diff != "" {
+	if diff := cmp.Diff(want, nodeOf(n)); diff != "" {
 		t.Errorf("after taking all back (-want +got):\n%s", diff)
 	}
 	if n.Annotations["node.alpha.kubernetes.io/ttl"] != "0" {
@@ -304,12 +304,21 @@ func TestNode(t *testing.T) {
 	}
 }
 
-// TestNodeAnnotationsThatAreOdd: what can't be read says nothing, and takes nothing else away.
+// nodeOf is Node, for one that can be read.
+func nodeOf(n *corev1.Node) *api.Node {
+	out, _ := Node(n)
+	return out
+}
+
+// TestNodeAnnotationsThatAreOdd: what can't be read says nothing, is named, and takes nothing else away.
 func TestNodeAnnotationsThatAreOdd(t *testing.T) {
 	n := kubernetesNode()
 	n.Spec.PodCIDRs = nil
 	n.Annotations = map[string]string{"projectcalico.org/ASNumber": "many", "projectcalico.org/Interfaces": "{", "projectcalico.org/IPv4Address": "192.0.2.1"}
-	got := Node(n)
+	got, problems := Node(n)
+	if len(problems) != 2 || problems[0].Path != "metadata.annotations[projectcalico.org/ASNumber]" || problems[1].Path != "metadata.annotations[projectcalico.org/Interfaces]" {
+		t.Errorf("problems %v, want one of each annotation", problems)
+	}
 	want := api.NodeSpec{BGP: &api.NodeBGPSpec{IPv4Address: "192.0.2.1"}, OrchRefs: fullNode().Spec.OrchRefs, Addresses: fullNode().Spec.Addresses}
 	if diff := cmp.Diff(want, got.Spec); diff != "" {
 		t.Errorf("spec (-want +got):\n%s", diff)
@@ -318,12 +327,37 @@ func TestNodeAnnotationsThatAreOdd(t *testing.T) {
 		t.Errorf("podCIDRs (-want +got):\n%s", diff)
 	}
 	n.Spec.PodCIDR = ""
-	if cidrs := Node(n).Status.PodCIDRs; cidrs != nil {
+	if cidrs := nodeOf(n).Status.PodCIDRs; cidrs != nil {
 		t.Errorf("podCIDRs are %q", cidrs)
 	}
 	n.Annotations["projectcalico.org/ASNumber"] = "1.10"
-	if as := Node(n).Spec.BGP.ASNumber; as == nil || *as != 65546 {
+	if as := nodeOf(n).Spec.BGP.ASNumber; as == nil || *as != 65546 {
 		t.Errorf("AS number 1.10 is %v", as)
+	}
+}
+
+// TestChangeNodeKeepsWhatItCannotRead: a write of a Node takes no annotation away of which nobody knows what it says.
+func TestChangeNodeKeepsWhatItCannotRead(t *testing.T) {
+	n := kubernetesNode()
+	n.Annotations = map[string]string{"projectcalico.org/ASNumber": "many", "projectcalico.org/Interfaces": "{", "tortie.io/boot-id": "b", "projectcalico.org/IPv4Address": "192.0.2.1"}
+	was := maps.Clone(n.Annotations)
+	annotate(n, ChangeNode(n, nodeOf(n)))
+	if diff := cmp.Diff(was, n.Annotations); diff != "" {
+		t.Errorf("written as it is (-was +is):\n%s", diff)
+	}
+	bare := nodeOf(n)
+	bare.Annotations, bare.Spec.BGP = nil, nil
+	annotate(n, ChangeNode(n, bare))
+	if diff := cmp.Diff(map[string]string{"projectcalico.org/ASNumber": "many", "projectcalico.org/Interfaces": "{"}, n.Annotations); diff != "" {
+		t.Errorf("what can be read taken away (-want +got):\n%s", diff)
+	}
+	annotate(n, ChangeNode(n, fullNode()))
+	if diff := cmp.Diff(fullNode(), nodeOf(n)); diff != "" {
+		t.Errorf("all said anew (-want +got):\n%s", diff)
+	}
+	annotate(n, ChangeNode(n, bare))
+	if len(n.Annotations) != 0 {
+		t.Errorf("all taken away, now that it can be read: %v", n.Annotations)
 	}
 }
 

@@ -139,7 +139,7 @@ func podAddresses(s *corev1.PodStatus) (PodAddresses, []api.Problem) {
 func podSources(w *api.WorkloadEndpoint) []api.Problem {
 	prefixes, err := api.AnnotationPrefixes(w.Annotations[api.AnnotationSourcePrefixes])
 	if err != nil {
-		return []api.Problem{{Path: "metadata.annotations[" + api.AnnotationSourcePrefixes + "]", Reason: err.Error()}}
+		return []api.Problem{{Path: annotationPath(api.AnnotationSourcePrefixes), Reason: err.Error()}}
 	}
 	for _, p := range prefixes {
 		w.Spec.AllowSpoofedSourcePrefixes = append(w.Spec.AllowSpoofedSourcePrefixes, p.String())
@@ -151,7 +151,7 @@ func podSources(w *api.WorkloadEndpoint) []api.Problem {
 func podFloating(w *api.WorkloadEndpoint) []api.Problem {
 	addrs, err := api.AnnotationAddrs(w.Annotations[api.AnnotationFloatingIPs])
 	if err != nil {
-		return []api.Problem{{Path: "metadata.annotations[" + api.AnnotationFloatingIPs + "]", Reason: err.Error()}}
+		return []api.Problem{{Path: annotationPath(api.AnnotationFloatingIPs), Reason: err.Error()}}
 	}
 	for _, a := range addrs {
 		w.Spec.IPNATs = append(w.Spec.IPNATs, api.IPNAT{ExternalIP: a.String()})

@@ -360,7 +360,7 @@ func (g *generator) state(t testing.TB) (*drivers.State, *calcgraph.Graph) {
 		}
 	}
 	for _, n := range g.c.nodes {
-		objects = append(objects, Node(n))
+		objects = append(objects, nodeOf(n))
 	}
 	for i, p := range g.c.pods {
 		w, addrs, problems := Pod(p)
@@ -433,7 +433,7 @@ func (g *generator) renode(graph *calcgraph.Graph) {
 	}
 	n := g.node(name)
 	g.c.nodes = append(g.c.nodes, n)
-	graph.Update(api.Key{Kind: "Node", Name: name}, Node(n))
+	graph.Update(api.Key{Kind: "Node", Name: name}, nodeOf(n))
 }
 
 // packet returns a packet of a new connection with an end on the node "me", and how the policies there see it.
