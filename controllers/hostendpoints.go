@@ -49,21 +49,13 @@ func (h *hostEndpoints) step(ctx context.Context) error {
 	if err != nil && !errors.Is(err, datastore.ErrUnreadable) {
 		return err
 	}
-	s := h.config.read()
-	// A configuration that can't be read, at the first look, does not say that there are to be none.
-	if _, err := h.w.list("KubeControllersConfiguration"); err != nil {
-		return err
+	s, known, err := h.config.look()
+	if !known {
+		return err // it does not say that there are to be none
 	}
-	want, errs := map[string]*api.HostEndpoint{}, []error{}
-	if s.hostEndpoints != nil {
-		for _, n := range nodes {
-			made, err := automatic(n, s.hostEndpoints)
-			errs = append(errs, err)
-			for _, o := range made {
-				want[o.Name] = o
-			}
-		}
-	}
+	errs := []error{err}
+	want, bad := wanted(nodes, s.hostEndpoints)
+	errs = append(errs, bad...)
 	have := map[string]*api.HostEndpoint{}
 	for _, o := range stored {
 		have[o.Name] = o
@@ -71,12 +63,37 @@ func (h *hostEndpoints) step(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		errs = append(errs, h.write(ctx, want[name], have[name]))
 	}
+	if len(bad) > 0 {
+		return errors.Join(errs...) // what such a template has made stays
+	}
 	for _, name := range slices.Sorted(maps.Keys(have)) {
 		if o := have[name]; want[name] == nil && o.Labels[createdBy] == createdByUs && o.DeletionTimestamp == nil {
 			errs = append(errs, ignoreRaces(h.store.Delete(ctx, api.KeyOf(o), o.ResourceVersion)))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// wanted returns the host endpoints that there are to be, by name, and what is wrong with their templates.
+func wanted(nodes []*api.Node, c *api.AutoHostEndpoints) (map[string]*api.HostEndpoint, []error) {
+	want, bad := map[string]*api.HostEndpoint{}, map[string]error{} // by their texts: mostly a template is wrong for all nodes
+	if c == nil {
+		return want, nil
+	}
+	for _, n := range nodes {
+		made, errs := automatic(n, c)
+		for _, o := range made {
+			want[o.Name] = o
+		}
+		for _, err := range errs {
+			bad[err.Error()] = err
+		}
+	}
+	var errs []error
+	for _, text := range slices.Sorted(maps.Keys(bad)) {
+		errs = append(errs, bad[text])
+	}
+	return want, errs
 }
 
 // write creates an endpoint, or changes the one that there is.
@@ -108,8 +125,8 @@ func ignoreRaces(err error) error {
 	return err
 }
 
-// automatic returns the host endpoints of a node.
-func automatic(n *api.Node, c *api.AutoHostEndpoints) ([]*api.HostEndpoint, error) {
+// automatic returns the host endpoints of a node, and which templates can't be read.
+func automatic(n *api.Node, c *api.AutoHostEndpoints) ([]*api.HostEndpoint, []error) {
 	var out []*api.HostEndpoint
 	var errs []error
 	all := nodeAddresses(n)
@@ -121,11 +138,12 @@ func automatic(n *api.Node, c *api.AutoHostEndpoints) ([]*api.HostEndpoint, erro
 	for i := range c.Templates {
 		made, err := fromTemplate(n, &c.Templates[i], all)
 		if err != nil {
-			err = fmt.Errorf("template %s of automatic host endpoints: %w", c.Templates[i].GenerateName, err)
+			errs = append(errs, fmt.Errorf("KubeControllersConfiguration/%s: spec.controllers.node.hostEndpoint.templates[%d].%w",
+				api.DefaultConfiguration, i, err))
 		}
-		out, errs = append(out, made...), append(errs, err)
+		out = append(out, made...)
 	}
-	return out, errors.Join(errs...)
+	return out, errs
 }
 
 // fromTemplate makes those of a template: one with the addresses that are in its prefixes, or with a pattern one for each
@@ -134,7 +152,7 @@ func fromTemplate(n *api.Node, t *api.HostEndpointTemplate, all []netip.Addr) ([
 	if t.NodeSelector != "" {
 		sel, err := selector.Parse(t.NodeSelector)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("nodeSelector: %w", err)
 		}
 		if !sel.Matches(selector.Map(n.Labels)) {
 			return nil, nil
@@ -152,7 +170,7 @@ func fromTemplate(n *api.Node, t *api.HostEndpointTemplate, all []netip.Addr) ([
 	}
 	pattern, err := regexp.Compile(t.InterfacePattern)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("interfacePattern: %w", err)
 	}
 	var out []*api.HostEndpoint
 	for _, i := range n.Spec.Interfaces {
@@ -179,7 +197,7 @@ func inside(all []netip.Addr, cidrs []string) ([]netip.Addr, error) {
 	for _, c := range cidrs {
 		p, err := api.ParsePrefix(c)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("interfaceCIDRs: %w", err)
 		}
 		for _, a := range all {
 			if p.Contains(a) && !slices.Contains(out, a) {

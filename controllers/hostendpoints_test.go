@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
 )
 
 func automaticConfig(text string) string {
@@ -143,5 +144,99 @@ func TestHostEndpointsFollow(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, endpointsOf(b)); diff != "" {
 		t.Errorf("with a configuration that can't be read (-want +got):\n%s", diff)
+	}
+}
+
+// TestTemplateTypo makes a template unreadable, with and without the watch having noticed: what it has made stays, what the
+// configuration said before goes on, and the error says where the mistake is.
+func TestTemplateTypo(t *testing.T) {
+	config := func(selector string) []byte {
+		return []byte(`{"apiVersion":"projectcalico.org/v3","kind":"KubeControllersConfiguration","metadata":{"name":"default"},"spec":{"controllers":{"node":{"hostEndpoint":{` +
+			`"autoCreate":"Enabled","createDefaultHostEndpoint":"Disabled","templates":[{"generateName":"all","interfaceCIDRs":["192.0.2.0/24"]},` +
+			`{"generateName":"a","interfaceCIDRs":["192.0.2.0/24"],"nodeSelector":"` + selector + `"}]}}}}}`)
+	}
+	key := api.Key{Kind: "KubeControllersConfiguration", Name: "default"}
+	const n2 = nodeHead + "name: n2, labels: {zone: a}}, spec: {bgp: {ipv4Address: 192.0.2.2/24}}}"
+	of := func(b *bench) (names []string) {
+		for _, o := range stored[*api.HostEndpoint](b, "HostEndpoint") {
+			names = append(names, o.Name)
+		}
+		return names
+	}
+	first := []string{"n1-a-auto-hep", "n1-all-auto-hep"}
+	for _, tc := range []struct {
+		name    string
+		noticed bool // by the watch
+		restart bool // another process leads
+		want    []string
+	}{
+		{"not noticed", false, false, []string{"n1-a-auto-hep", "n1-all-auto-hep", "n2-all-auto-hep"}},
+		{"noticed", true, false, []string{"n1-a-auto-hep", "n1-all-auto-hep", "n2-a-auto-hep", "n2-all-auto-hep"}},
+		{"not noticed, by another process", false, true, []string{"n1-a-auto-hep", "n1-all-auto-hep", "n2-all-auto-hep"}},
+		{"noticed, by another process", true, true, first},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBench(t, nodeYAML("n1", ""))
+			h := &hostEndpoints{w: b.w, config: newConfig(b.w, nil), store: b.store}
+			b.store.SetRaw(key, config("zone == 'a'"))
+			b.see()
+			if err := h.step(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(first, of(b)); diff != "" {
+				t.Fatalf("(-want +got):\n%s", diff)
+			}
+			if tc.restart {
+				h.config = newConfig(b.w, nil)
+			}
+			b.create(n2)
+			b.store.SetRaw(key, config("zone == 'a"))
+			b.see()
+			if tc.noticed {
+				o, problems, err := api.DecodeStored(key.Kind, config("zone == 'a"))
+				if err != nil || len(problems) == 0 {
+					t.Fatalf("%v, %v", problems, err)
+				}
+				b.w.take(datastore.Batch{InSync: true, Status: datastore.Status{Connected: true},
+					Events: []datastore.Event{{Key: key, Object: o, Problems: problems}}})
+			}
+			err := h.step(t.Context())
+			const where = "KubeControllersConfiguration/default: spec.controllers.node.hostEndpoint.templates[1].nodeSelector: "
+			if err == nil || strings.Count(err.Error(), where) != 1 {
+				t.Errorf("error %v", err)
+			}
+			if diff := cmp.Diff(tc.want, of(b)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPartOfAConfiguration is what can be read of one at the first look.
+func TestPartOfAConfiguration(t *testing.T) {
+	b := newBench(t)
+	b.see()
+	o := &api.KubeControllersConfiguration{}
+	o.Name = "default"
+	grace := api.Duration(0)
+	o.Spec.Controllers.Node = &api.NodeController{LeakGracePeriod: &grace}
+	tell := func(problems ...api.Problem) {
+		b.w.take(datastore.Batch{InSync: true, Status: datastore.Status{Connected: true},
+			Events: []datastore.Event{{Key: api.KeyOf(o), Object: o, Problems: problems}}})
+	}
+	typo := api.Problem{Path: "spec.controllers.node.hostEndpoint.autoCreate", Reason: "is not Enabled or Disabled"}
+	c := newConfig(b.w, nil)
+	tell(typo)
+	if s, known, err := c.look(); s.grace != 0 || known || err == nil {
+		t.Errorf("at the first look: %+v, %v, %v", s, known, err)
+	}
+	tell(api.Problem{Path: "metadata.labels", Reason: "is odd"})
+	if s, known, err := c.look(); s.grace != 0 || !known || err != nil {
+		t.Errorf("with a problem elsewhere: %+v, %v, %v", s, known, err)
+	}
+	o.Spec.Controllers.Node = nil
+	tell(typo)
+	if s, known, err := c.look(); s.grace != 0 || !known || err == nil {
+		t.Errorf("after it had been read: %+v, %v, %v", s, known, err)
 	}
 }

@@ -1,11 +1,13 @@
 package controllers
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/ipam"
 )
 
@@ -63,8 +65,9 @@ type config struct {
 	level slog.Level     // that the command line says
 	apply *slog.LevelVar // nil = the level stays
 
-	mu  sync.Mutex
-	now settings
+	mu    sync.Mutex
+	now   settings
+	known bool // the object has been read once, or there was none
 }
 
 func newConfig(w *world, level *slog.LevelVar) *config {
@@ -77,12 +80,20 @@ func newConfig(w *world, level *slog.LevelVar) *config {
 
 // read returns the settings as they are now.
 func (c *config) read() settings {
+	s, _, _ := c.look()
+	return s
+}
+
+// look is read that says why the object can't be read, and whether the settings are what it said once: at the first look
+// they are the parts of it that can be.
+func (c *config) look() (now settings, known bool, err error) {
 	objects, err := listed[*api.KubeControllersConfiguration](c.w, "KubeControllersConfiguration")
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil {
-		return c.now
+	if err != nil && (c.known || !errors.Is(err, datastore.ErrUnreadable)) {
+		return c.now, c.known, err
 	}
+	c.known = err == nil
 	var found *api.KubeControllersConfiguration
 	for _, o := range objects {
 		if o.Name == api.DefaultConfiguration {
@@ -93,7 +104,7 @@ func (c *config) read() settings {
 	if c.apply != nil {
 		c.apply.Set(c.now.level)
 	}
-	return c.now
+	return c.now, c.known, err
 }
 
 func (c *config) every() time.Duration { return c.read().period }

@@ -95,12 +95,26 @@ func (w *world) set(e datastore.Event) {
 		}
 		return
 	}
-	switch {
-	case e.Object != nil:
+	if e.Object != nil {
 		put(w.objects, kind, e.Key, trimmed(e.Object))
-	case e.Problem != nil:
-		put(w.unread, kind, e.Key, e.Problem)
 	}
+	if err := unread(e); err != nil {
+		put(w.unread, kind, e.Key, err)
+	}
+}
+
+// unread says why an object can't be read. A configuration that can be in part says something else than it did: it is one.
+func unread(e datastore.Event) error {
+	if e.Problem != nil || e.Key.Kind != "KubeControllersConfiguration" {
+		return e.Problem
+	}
+	var errs []error
+	for _, p := range e.Problems {
+		if strings.HasPrefix(p.Path, "spec") {
+			errs = append(errs, fmt.Errorf("%v: %w", e.Key, p))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func put[T any](m map[string]map[api.Key]T, kind string, key api.Key, value T) {
