@@ -1,41 +1,92 @@
 package kube
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
 	"net/url"
-	"sync/atomic"
+	"sync"
 )
 
-// failover returns a wrapper of a transport that sends all requests to one of servers: the same one until it can't be
-// dialled, then the next.
+// failover returns a wrapper of a transport that sends all requests to one of servers: the same one until it does not
+// work, then the next. A request that a server may have seen is not sent again: it fails, and the next one goes elsewhere.
 func failover(servers []*url.URL) func(http.RoundTripper) http.RoundTripper {
 	return func(next http.RoundTripper) http.RoundTripper { return &turns{next: next, servers: servers} }
 }
 
+// mostBad is how many answers in a row that it can't make a server one that does not work.
+const mostBad = 3
+
 type turns struct {
 	next    http.RoundTripper
 	servers []*url.URL
-	at      atomic.Uint32 // counts moves: its remainder is the present server
+
+	mu  sync.Mutex
+	at  int // counts moves: its remainder is the present server
+	bad int // answers of the present server in a row that it can't
 }
 
 // RoundTrip implements http.RoundTripper.
 func (t *turns) RoundTrip(req *http.Request) (*http.Response, error) {
 	var errs []error
 	for range t.servers {
-		at := t.at.Load()
-		res, err := t.next.RoundTrip(to(req, t.servers[int(at)%len(t.servers)]))
-		if err == nil || !undialled(err) || req.Context().Err() != nil {
+		at := t.present()
+		res, err := t.next.RoundTrip(to(req, t.servers[at%len(t.servers)]))
+		if err == nil {
+			t.answered(at, res.StatusCode)
+			return res, nil
+		}
+		if givenUp(req.Context()) {
+			return res, err
+		}
+		t.leave(at)
+		if !undialled(err) || req.Context().Err() != nil {
 			return res, err
 		}
 		errs = append(errs, err)
-		t.at.CompareAndSwap(at, at+1) // others may have moved on already
 		if !rewind(req) {
 			break
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+func (t *turns) present() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.at
+}
+
+// leave goes on to the next server, unless others have done so already: many requests fail at once.
+func (t *turns) leave(at int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.at == at {
+		t.at, t.bad = at+1, 0
+	}
+}
+
+// answered takes in an answer. One alone that a server can't may be about what was asked for; one whose store is away has
+// no others. That it is busy, or has yet to come to a revision (or that somebody in between got no answer in time, which
+// has the same code), says neither.
+func (t *turns) answered(at, code int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.at != at || code == http.StatusTooManyRequests || code == http.StatusGatewayTimeout:
+	case code < http.StatusInternalServerError:
+		t.bad = 0
+	default:
+		if t.bad++; t.bad == mostBad {
+			t.at, t.bad = at+1, 0
+		}
+	}
+}
+
+// givenUp says that whoever has asked wants no answer any more, as opposed to not having got one in time.
+func givenUp(ctx context.Context) bool {
+	return errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), errNoAnswer)
 }
 
 // WrappedRoundTripper lets client-go find the transport inside.
