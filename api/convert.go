@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/tortie/tortie/api/selector"
 )
@@ -22,6 +23,16 @@ const (
 
 	OrchestratorKubernetes = "k8s" // value of LabelOrchestrator on pods
 )
+
+// ReservedLabel says whether a label speaks of an endpoint's namespace, service account or orchestrator: it is not the
+// object's own to give.
+func ReservedLabel(name string) bool {
+	switch name {
+	case LabelNamespace, LabelOrchestrator, LabelServiceAccount:
+		return true
+	}
+	return strings.HasPrefix(name, NamespaceLabelPrefix) || strings.HasPrefix(name, ServiceAccountLabelPrefix)
+}
 
 // SubjectSelector returns the selector of the endpoints that a policy applies to, as matched against their labels
 // together with those that they inherit.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/tortie/tortie/api"
 )
@@ -47,7 +46,7 @@ func (g *Graph) setNetworkSet(key api.Key, o api.Object) []Problem {
 func ownLabels(probs *problems, labels map[string]string) map[string]string {
 	own := labels
 	for k := range labels {
-		if !reserved(k) {
+		if !api.ReservedLabel(k) {
 			continue
 		}
 		if len(own) == len(labels) {
@@ -59,14 +58,6 @@ func ownLabels(probs *problems, labels map[string]string) map[string]string {
 		}
 	}
 	return own
-}
-
-func reserved(label string) bool {
-	switch label {
-	case api.LabelNamespace, api.LabelOrchestrator, api.LabelServiceAccount:
-		return true
-	}
-	return strings.HasPrefix(label, api.NamespaceLabelPrefix) || strings.HasPrefix(label, api.ServiceAccountLabelPrefix)
 }
 
 // readNets reads prefixes. partial says that some can't be read, now or, as lost says, when they were decoded.

@@ -214,6 +214,8 @@ func hostEndpoint(n *api.Node, name string, labels map[string]string) *api.HostE
 	o.Name = nameable(name)
 	o.Labels = map[string]string{}
 	maps.Copy(o.Labels, n.Labels)
+	// A kubelet labels its own Node: it must not say that the node's addresses are those of a pod.
+	maps.DeleteFunc(o.Labels, func(name, _ string) bool { return api.ReservedLabel(name) })
 	maps.Copy(o.Labels, labels)
 	o.Labels[createdBy] = createdByUs
 	o.Spec.Node, o.Spec.Profiles = n.Name, []string{api.DefaultAllowProfile}

@@ -212,6 +212,26 @@ func TestTemplateTypo(t *testing.T) {
 	}
 }
 
+// TestLabelsOfPodsOnNodes has a Node say what only a pod's namespace, service account and orchestrator say.
+func TestLabelsOfPodsOnNodes(t *testing.T) {
+	b := newBench(t, nodeHead+"name: n1, labels: {zone: a, projectcalico.org/orchestrator: k8s, projectcalico.org/namespace: prod, "+
+		"projectcalico.org/serviceaccount: admin, pcns.team: prod, pcsa.role: admin, projectcalico.org/kind: node}}, spec: {bgp: {ipv4Address: 192.0.2.1/24}}}",
+		automaticConfig("{autoCreate: Enabled}"))
+	h := &hostEndpoints{w: b.w, config: newConfig(b.w, nil), store: b.store}
+	b.see()
+	if err := h.step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all := stored[*api.HostEndpoint](b, "HostEndpoint")
+	if len(all) != 1 {
+		t.Fatalf("%d host endpoints", len(all))
+	}
+	want := map[string]string{"zone": "a", "projectcalico.org/kind": "node", createdBy: createdByUs}
+	if diff := cmp.Diff(want, all[0].Labels); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // TestPartOfAConfiguration is what can be read of one at the first look.
 func TestPartOfAConfiguration(t *testing.T) {
 	b := newBench(t)
