@@ -169,7 +169,7 @@ func (a *agent) build(ctx context.Context) error {
 func (a *agent) buildFront() {
 	attacher, _ := a.driver.(drivers.Attacher)
 	o := workload.Options{
-		Node: a.cfg.NodeName, Prefix: a.cfg.InterfacePrefix, BootID: a.bootID, Ledger: a.ledger, NotesDir: a.notesDir(),
+		Node: a.cfg.NodeName, Prefix: a.cfg.InterfacePrefix, BootID: a.bootID, Ledger: a.ledger, Before: a.start.Workloads, NotesDir: a.notesDir(),
 		Attacher: attacher, Graph: a.feed, Addresses: a.addresses,
 		Plane: plane{a.tracker, a.pump}, Store: a.link.Store, Ready: a.attachWaitsFor, Log: a.log,
 		Metrics: a.metrics.attach,

@@ -99,6 +99,8 @@ type Start struct {
 	State *drivers.State
 	// Why says, for people, how it came to that.
 	Why string
+	// Workloads is what is known of the workloads that the dataplane has, in this boot; of each its identity, name and interface.
+	Workloads []drivers.Endpoint
 	// Problem says why there was no State to be found where there should have been one; nil if all is well.
 	Problem error
 }
@@ -131,20 +133,35 @@ func Begin(o BeginOptions) Start {
 	if err == nil && o.BootID != "" && h.BootID == o.BootID {
 		running = true
 	}
+	var workloads []drivers.Endpoint
+	if err == nil && running && h.BootID == o.BootID {
+		workloads = workloadsOf(s)
+	}
 	after := "the host was rebooted"
 	if running && o.Bare {
 		running, after = false, "the dataplane holds nothing of ours"
 	}
 	switch {
 	case running:
-		return Start{Why: "the host has not been rebooted: the dataplane stays as it is until the store has answered", Problem: problem}
+		return Start{Why: "the host has not been rebooted: the dataplane stays as it is until the store has answered",
+			Workloads: workloads, Problem: problem}
 	case err == nil:
-		return Start{State: s, Why: after + ": the State of " + h.Written.Format(time.RFC3339) + " comes first"}
+		return Start{State: s, Workloads: workloads, Why: after + ": the State of " + h.Written.Format(time.RFC3339) + " comes first"}
 	}
 	bare := drivers.NewState()
 	bare.Node = o.Node
 	return Start{State: bare, Problem: problem,
 		Why: after + " and there is no State of before: unknown workload interfaces are closed first"}
+}
+
+func workloadsOf(s *drivers.State) []drivers.Endpoint {
+	var out []drivers.Endpoint
+	for id, e := range s.Endpoints {
+		if id.Kind == drivers.Workload {
+			out = append(out, drivers.Endpoint{ID: id, Name: e.Name, Iface: e.Iface})
+		}
+	}
+	return out
 }
 
 func setAside(path string, why error) error {

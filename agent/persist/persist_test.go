@@ -128,6 +128,9 @@ func TestBegin(t *testing.T) {
 			if (got.Problem != nil) != (c.problem != "") || got.Problem != nil && !strings.Contains(got.Problem.Error(), c.problem) {
 				t.Errorf("problem %v, want %q", got.Problem, c.problem)
 			}
+			if known := c.file != "" && c.file == c.boot && !c.damaged; (len(got.Workloads) == 1 && got.Workloads[0].Iface == "tort1") != known {
+				t.Errorf("workloads %v", got.Workloads)
+			}
 			if c.damaged {
 				if left, err := filepath.Glob(o.Path + ".bad-*"); err != nil || len(left) != 1 {
 					t.Errorf("set aside: %v, %v", left, err)

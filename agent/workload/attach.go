@@ -283,7 +283,10 @@ func (w *Workloads) startCut(ctx context.Context, e ledger.Entry) <-chan error {
 func (w *Workloads) admit(ctx context.Context, j *job, made drivers.Attached) (agentapi.AttachResponse, error) {
 	var none agentapi.AttachResponse
 	e := j.entry
-	var err error
+	err := w.replaceLost(ctx, e)
+	if err != nil {
+		return none, waitError("attach", err)
+	}
 	if j.told, err = w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
 		return none, waitError("attach", err)
 	}

@@ -55,6 +55,9 @@ func (w *Workloads) detach(ctx context.Context, id drivers.EndpointID, unfinishe
 func (w *Workloads) clear(ctx context.Context, id drivers.EndpointID) error {
 	e, ok := w.o.Ledger.Get(id)
 	if !ok {
+		if err := w.unplugLost(ctx, id); err != nil {
+			return waitError("detach", err)
+		}
 		// An entry that was damaged may have left its interface behind.
 		a := drivers.Attachment{ID: id, HostIface: ledger.HostIface(w.o.Prefix, id.Sandbox, id.Interface)}
 		if err := w.o.Attacher.Detach(ctx, a); err != nil {

@@ -262,8 +262,7 @@ func (k *Keeper) shut(ctx context.Context, e ledger.Entry) error {
 	}
 	k.w.o.Log.Error("a workload's address is another one's by now: it is closed; delete it to have it made anew", "endpoint", e.Namespace+"/"+e.Name,
 		"addresses", e.Addrs)
-	_, err := k.w.o.Graph.Attached(ctx, e.ID(), nil)
-	return err
+	return k.w.closed(ctx, e, "its address is another one's by now")
 }
 
 // open lets a workload in again that was closed.

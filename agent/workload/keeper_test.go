@@ -8,6 +8,7 @@ import (
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/datastore"
+	"github.com/tortie/tortie/drivers"
 	"github.com/tortie/tortie/internal/agentapi"
 	"github.com/tortie/tortie/ipam"
 )
@@ -153,6 +154,42 @@ func TestAddressOfAnother(t *testing.T) {
 		}
 		if err := h.detach(w, "s1"); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// TestChainedAddressOfAnother: an interface that another plugin has made is closed by an endpoint that denies, not by none.
+func TestChainedAddressOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := kubeHost(false)(t)
+		w := h.begin()
+		w.o.Attacher = &finding{T: t, made: drivers.Attached{HostIface: "veth7", MAC: drivers.MAC{2, 0, 0, 0, 0, 7}}}
+		addr := "10.65.0.7"
+		if _, err := h.ask(w, agentapi.AttachRequest{Sandbox: "s1", Workload: db0(), Chained: true, Addresses: addrs(addr)}); err != nil {
+			t.Fatal(err)
+		}
+		k := NewKeeper(w)
+		h.tell(k)
+		if k.look(t.Context()) {
+			t.Error("something is to be done though all is well")
+		}
+		give := newPools(h.store, true)
+		if _, err := give.Release(t.Context(), ipam.HandleOf("s1", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
+			t.Fatal(err)
+		}
+		h.hold(addr, "thief", "node2")
+		if !h.settle(k) {
+			t.Error("nothing is left to do")
+		}
+		if e := h.attached[endpointID("s1")]; e == nil || e.Closed == "" || e.Iface != "veth7" || !e.Chained {
+			t.Errorf("the graph has %+v", e)
+		}
+		if _, err := give.Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.o.Addresses = newPools(h.store, true) // that has read the block since
+		if e := h.attached[endpointID("s1")]; k.look(t.Context()) || h.attached[endpointID("s1")].Closed != "" {
+			t.Errorf("the graph has %+v, though it has its address", e)
 		}
 	})
 }

@@ -43,6 +43,9 @@ func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error
 	if err != nil {
 		return err
 	}
+	if err := w.closeLost(ctx, func(iface string) bool { return host == nil || there[iface] }); err != nil {
+		return err
+	}
 	for _, e := range w.o.Ledger.List() {
 		if e.Phase != ledger.Plugged {
 			w.Kick()

@@ -25,6 +25,7 @@
 //	detach.go    detach, and the end of what was interrupted
 //	check.go     check and list
 //	strays.go    WorkloadEndpoints that nobody stands for
+//	closed.go    workloads that pass nothing
 //	notes.go     what was noted while no agent listened
 //	address.go   addresses from pools
 //	pod.go       pods, where the API server of Kubernetes is the store
@@ -88,6 +89,8 @@ type Options struct {
 	Prefix string // of names of host interfaces
 	BootID string
 	Ledger *ledger.Ledger
+	// Before is the endpoints that the dataplane had when the last agent ended, in this boot, as far as that is known.
+	Before []drivers.Endpoint
 	// NotesDir is where clients that found no agent noted what to detach; "" = nowhere.
 	NotesDir string
 	Attacher drivers.Attacher // nil: this driver can't plug workloads in
@@ -116,11 +119,12 @@ type Workloads struct {
 	locks  locks
 	kick   chan struct{}
 	strays strays
+	lost   *lost
 }
 
 // New returns Workloads over what the ledger holds; Restore comes next.
 func New(o Options) *Workloads {
-	return &Workloads{o: o, locks: newLocks(), kick: make(chan struct{}, 1)}
+	return &Workloads{o: o, locks: newLocks(), kick: make(chan struct{}, 1), lost: findLost(o)}
 }
 
 // Kick makes Run look for unfinished work now: the store has come back, say. Never blocks.

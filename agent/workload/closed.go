@@ -1,0 +1,121 @@
+package workload
+
+import (
+	"context"
+	"maps"
+	"strings"
+	"sync"
+
+	"github.com/tortie/tortie/agent/ledger"
+	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/calcgraph"
+	"github.com/tortie/tortie/drivers"
+)
+
+// whyLost is why a workload is closed that the ledger does not know.
+const whyLost = "the ledger has lost it"
+
+// closed has a workload pass nothing. Without an endpoint an interface of ours does that. One that another plugin has made has
+// a name like any of the host's: it needs an endpoint that denies everything.
+func (w *Workloads) closed(ctx context.Context, e ledger.Entry, why string) error {
+	var g *calcgraph.LedgerEntry
+	if e.Chained {
+		g = graphEntry(e)
+		g.Closed = why
+	}
+	_, err := w.o.Graph.Attached(ctx, e.ID(), g)
+	return err
+}
+
+// lost are workloads on interfaces that another plugin has made, which the dataplane had before the agent started, and the
+// ledger does not know: their entries are damaged, say.
+type lost struct {
+	mu    sync.Mutex
+	found map[drivers.EndpointID]drivers.Endpoint
+}
+
+func findLost(o Options) *lost {
+	l := &lost{found: map[drivers.EndpointID]drivers.Endpoint{}}
+	for _, e := range o.Before {
+		if _, known := o.Ledger.Get(e.ID); !known && e.ID.Kind == drivers.Workload && !strings.HasPrefix(e.Iface, o.Prefix) {
+			l.found[e.ID] = e
+		}
+	}
+	return l
+}
+
+func (l *lost) all() map[drivers.EndpointID]drivers.Endpoint {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.found)
+}
+
+func (l *lost) has(id drivers.EndpointID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.found[id]
+	return ok
+}
+
+func (l *lost) forget(id drivers.EndpointID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.found, id)
+}
+
+// closeLost closes the workloads that the ledger has lost, if their interfaces are there yet.
+func (w *Workloads) closeLost(ctx context.Context, there func(iface string) bool) error {
+	for id, e := range w.lost.all() {
+		if !there(e.Iface) {
+			w.lost.forget(id)
+			continue
+		}
+		if err := w.closeOneLost(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *Workloads) closeOneLost(ctx context.Context, e drivers.Endpoint) error {
+	unlock, err := w.locks.lock(ctx, e.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !w.lost.has(e.ID) { // it has been unplugged
+		return nil
+	}
+	w.o.Log.Error("a workload that another plugin has plugged in is not in the ledger: it is closed until it is attached again", "endpoint", e.Name,
+		"sandbox", e.ID.Sandbox, "interface", e.Iface)
+	namespace, name, _ := strings.Cut(e.Name, "/")
+	_, err = w.o.Graph.Attached(ctx, e.ID, &calcgraph.LedgerEntry{Name: api.Key{Namespace: namespace, Name: name}, Iface: e.Iface, Chained: true,
+		Closed: whyLost})
+	return err
+}
+
+// unplugLost is the detach of a workload that the ledger may have lost. The caller holds its lock.
+func (w *Workloads) unplugLost(ctx context.Context, id drivers.EndpointID) error {
+	if !w.lost.has(id) {
+		return nil
+	}
+	if _, err := w.o.Graph.Attached(ctx, id, nil); err != nil {
+		return err
+	}
+	w.lost.forget(id)
+	return nil
+}
+
+// replaceLost gives e, which is being attached, the interface of a workload that the ledger has lost: itself, or one whose
+// detach nobody has heard of.
+func (w *Workloads) replaceLost(ctx context.Context, e ledger.Entry) error {
+	w.lost.forget(e.ID())
+	for id, x := range w.lost.all() {
+		if x.Iface == e.HostIface {
+			if err := w.unplugLost(ctx, id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
