@@ -32,9 +32,17 @@ type fakeServer struct {
 	watches  map[string][]*fakeWatch
 	removed  map[string]map[int]string // by path and revision: what a watch from before is told of
 	requests []string
+	changes  []fakeChange
 	oldest   int  // watches from before are told that it is gone
 	old      bool // it knows no watch-lists
 	hang     bool // no request is answered
+}
+
+// fakeChange is one of the history that lists at a revision are made of.
+type fakeChange struct {
+	rev       int
+	path, key string
+	obj       json.RawMessage // nil if it was removed
 }
 
 type fakeWatch struct {
@@ -105,6 +113,7 @@ func (f *fakeServer) put(resource, key, labels, rest string) {
 		verb = "ADDED"
 	}
 	f.objs[path][key] = json.RawMessage(o)
+	f.changes = append(f.changes, fakeChange{f.rev, path, key, json.RawMessage(o)})
 	f.tell(path, verb, o)
 }
 
@@ -128,6 +137,7 @@ func (f *fakeServer) remove(resource, key string) {
 	path := pathOf(resource)
 	o := f.objs[path][key]
 	delete(f.objs[path], key)
+	f.changes = append(f.changes, fakeChange{rev: f.rev, path: path, key: key})
 	if f.removed[path] == nil {
 		f.removed[path] = map[int]string{}
 	}
@@ -191,7 +201,7 @@ func (f *fakeServer) asked(resource string) (n int) {
 func (f *fakeServer) serve(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	f.requests = append(f.requests, r.URL.RequestURI())
-	objs, served := f.objs[r.URL.Path]
+	_, served := f.objs[r.URL.Path]
 	code := f.fail[r.URL.Path]
 	old, hang := f.old, f.hang
 	f.mu.Unlock()
@@ -210,16 +220,57 @@ func (f *fakeServer) serve(w http.ResponseWriter, r *http.Request) {
 	case q.Get("watch") != "":
 		f.watch(w, r)
 	default:
-		f.mu.Lock()
-		items := make([]json.RawMessage, 0, len(objs))
-		for _, o := range objs {
-			items = append(items, o)
-		}
-		rev := f.rev
-		f.mu.Unlock()
-		f.write(w, http.StatusOK, map[string]any{"kind": "List", "apiVersion": "v1",
-			"metadata": map[string]any{"resourceVersion": strconv.Itoa(rev)}, "items": items})
+		f.list(w, r)
 	}
+}
+
+// list answers like a real one without resourceVersionMatch: with a revision what there was then if it is asked for pages,
+// else what there is now.
+func (f *fakeServer) list(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	limit, _ := strconv.Atoi(q.Get("limit"))
+	f.mu.Lock()
+	objs, rev, start := f.objs[r.URL.Path], f.rev, ""
+	if from := q.Get("resourceVersion"); from == "0" {
+		limit = 0
+	} else if from != "" && limit > 0 {
+		rev, _ = strconv.Atoi(from)
+		objs = f.at(r.URL.Path, rev)
+	}
+	if at, last, ok := strings.Cut(q.Get("continue"), " "); ok {
+		rev, _ = strconv.Atoi(at)
+		objs, start = f.at(r.URL.Path, rev), last
+	}
+	meta := map[string]any{"resourceVersion": strconv.Itoa(rev)}
+	items := []json.RawMessage{}
+	last := start
+	for _, key := range sorted(objs) {
+		if key <= start {
+			continue
+		}
+		if limit > 0 && len(items) == limit {
+			meta["continue"] = fmt.Sprint(rev, " ", last)
+			break
+		}
+		items, last = append(items, objs[key]), key
+	}
+	f.mu.Unlock()
+	f.write(w, http.StatusOK, map[string]any{"kind": "List", "apiVersion": "v1", "metadata": meta, "items": items})
+}
+
+// at returns what there was at a revision.
+func (f *fakeServer) at(path string, rev int) map[string]json.RawMessage {
+	objs := map[string]json.RawMessage{}
+	for _, c := range f.changes {
+		switch {
+		case c.path != path || c.rev > rev:
+		case c.obj == nil:
+			delete(objs, c.key)
+		default:
+			objs[c.key] = c.obj
+		}
+	}
+	return objs
 }
 
 func (f *fakeServer) status(w http.ResponseWriter, code int, cause, message string) {

@@ -142,10 +142,9 @@ func (f *feed) do(ctx context.Context, call func() error) error {
 }
 
 func (f *feed) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-	if o.ResourceVersion == "0" {
-		// Whatever a server happens to hold can be older than what was seen before a restart.
-		o.ResourceVersion = ""
-	}
+	// What there is now. Whatever a server happens to hold can be older than what was seen before a restart, and pages
+	// of a revision are what there was then, whatever has come since.
+	o.ResourceVersion = ""
 	l := f.src.newList()
 	err := f.do(ctx, func() error {
 		ctx, cancel := context.WithTimeout(ctx, f.s.pace.answer)

@@ -328,6 +328,27 @@ func TestNoWatchList(t *testing.T) {
 	w.untilWorld("NetworkSet/default/a", "NetworkSet/default/b")
 }
 
+// TestNoWatchListMany: so many objects that an older server gives them in pages. When it has forgotten the revision that a
+// watch goes on from, what there is now is read, not what there was then.
+func TestNoWatchListMany(t *testing.T) {
+	f := newFake(t)
+	f.old = true
+	var keys []string
+	for i := range 501 {
+		f.put(netsets, fmt.Sprintf("default/%d", i), "", "")
+		keys = append(keys, fmt.Sprintf("NetworkSet/default/%d", i))
+	}
+	w := watchKinds(t, f.open(), kindsOf("NetworkSet"))
+	w.untilWorld(keys...)
+	f.set(netsets, http.StatusServiceUnavailable)
+	f.put(netsets, "default/new", "", "")
+	f.mu.Lock()
+	f.oldest = f.rev
+	f.mu.Unlock()
+	f.set(netsets, 0)
+	w.untilWorld(append(keys, "NetworkSet/default/new")...)
+}
+
 // TestHangingServer: a server that takes requests and never answers is one that can't be reached.
 func TestHangingServer(t *testing.T) {
 	f := newFake(t)
