@@ -90,6 +90,41 @@ func TestTiers(t *testing.T) {
 	}
 }
 
+// TestTiersBlind keeps a tier that is to go while there may be policies in it that can't be listed.
+func TestTiersBlind(t *testing.T) {
+	b := newBench(t, "{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: ops, finalizers: [tortie.io/policies]}, spec: {order: 5}}")
+	tr := &tiers{w: b.w, config: newConfig(b.w, nil), store: b.store}
+	get := func() *api.Tier {
+		t.Helper()
+		o, err := b.store.Get(t.Context(), api.Key{Kind: "Tier", Name: "ops"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o.(*api.Tier)
+	}
+	at := metav1.Now()
+	step := func(kinds map[string]error) error {
+		b.see()
+		o := get()
+		o.DeletionTimestamp = &at
+		b.w.take(datastore.Batch{InSync: true, Status: datastore.Status{Connected: true, Kinds: kinds},
+			Events: []datastore.Event{{Key: api.KeyOf(o), Object: o}}})
+		return tr.step(t.Context())
+	}
+	for _, kind := range []string{"NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy"} {
+		err := step(map[string]error{kind: datastore.ErrForbidden})
+		if !errors.Is(err, datastore.ErrForbidden) || !strings.Contains(err.Error(), "tier ops") {
+			t.Errorf("%s can't be listed: %v", kind, err)
+		}
+		if o := get(); len(o.Finalizers) != 1 || o.Status == nil || !strings.Contains(o.Status.Conditions[0].Message, "not all kinds") {
+			t.Fatalf("%s can't be listed: %v %+v", kind, o.Finalizers, o.Status)
+		}
+	}
+	if err := step(map[string]error{"WorkloadEndpoint": datastore.ErrForbidden}); err != nil || len(get().Finalizers) != 0 {
+		t.Errorf("all policies can be listed: %v %v", err, get().Finalizers)
+	}
+}
+
 func TestEvents(t *testing.T) {
 	client := fake.NewClientset()
 	b := newBench(t)

@@ -29,11 +29,11 @@ type tiers struct {
 	store  datastore.Store
 }
 
+// tiered are the kinds that are in tiers.
+var tiered = []string{"NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy"}
+
 func (t *tiers) part() part {
-	return part{
-		name: "tiers", step: t.step, needs: t.w.sees, every: t.config.every,
-		kinds: []string{"Tier", "NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy"},
-	}
+	return part{name: "tiers", step: t.step, needs: t.w.sees, every: t.config.every, kinds: append([]string{"Tier"}, tiered...)}
 }
 
 func (t *tiers) step(ctx context.Context) error {
@@ -44,10 +44,12 @@ func (t *tiers) step(ctx context.Context) error {
 	}
 	var errs []error
 	there := map[string]bool{}
+	// In this order: members that came with the end of such an error count.
+	blind := t.w.unlisted(tiered...)
 	in := t.members()
 	for _, o := range stored {
 		there[o.Name] = true
-		errs = append(errs, ignoreRaces(t.keep(ctx, o, in[o.Name])))
+		errs = append(errs, t.keep(ctx, o, in[o.Name], blind))
 	}
 	for _, o := range api.BuiltinTiers() {
 		if there[o.Name] {
@@ -75,9 +77,11 @@ func (t *tiers) members() map[string][]string {
 	return in
 }
 
-// keep gives a tier the finalizer, or takes it away from one that is to go and is empty.
-func (t *tiers) keep(ctx context.Context, o *api.Tier, members []string) error {
+// keep gives a tier the finalizer, or takes it away from one that is to go and is empty. blind says why there may be more
+// policies than members.
+func (t *tiers) keep(ctx context.Context, o *api.Tier, members []string, blind error) error {
 	c := api.DeepCopy(o).(*api.Tier)
+	var stays error
 	has := slices.Contains(o.Finalizers, tierFinalizer)
 	switch {
 	case has && isBuiltin(o.Name):
@@ -88,28 +92,35 @@ func (t *tiers) keep(ctx context.Context, o *api.Tier, members []string) error {
 		c.Finalizers = append(c.Finalizers, tierFinalizer)
 	case o.DeletionTimestamp == nil:
 		return nil
-	case has && len(members) == 0:
+	case has && len(members) == 0 && blind == nil:
 		c.Finalizers = slices.DeleteFunc(c.Finalizers, func(f string) bool { return f == tierFinalizer })
 	case has:
+		if len(members) == 0 {
+			stays = fmt.Errorf("tier %s is to go, and there may be policies in it: %w", o.Name, blind)
+		}
 		if !setCondition(c, members) {
-			return nil
+			return stays
 		}
 	default:
 		return nil
 	}
 	_, err := t.store.Update(ctx, c)
-	return err
+	return errors.Join(stays, ignoreRaces(err))
 }
 
 func isBuiltin(name string) bool {
 	return slices.ContainsFunc(api.BuiltinTiers(), func(t *api.Tier) bool { return t.Name == name })
 }
 
-// setCondition says which policies a tier that is to go waits for; false if it says so already.
+// setCondition says which policies a tier that is to go waits for, none being those that can't be seen; false if it says so
+// already.
 func setCondition(o *api.Tier, members []string) (changed bool) {
 	const most = 5
 	message := fmt.Sprintf("it goes when its policies are gone: %s", strings.Join(members[:min(most, len(members))], ", "))
-	if len(members) > most {
+	switch {
+	case len(members) == 0:
+		message = "it goes when its policies are gone, and not all kinds of them can be listed now"
+	case len(members) > most:
 		message += fmt.Sprintf(" and %d more", len(members)-most)
 	}
 	if o.Status == nil {

@@ -215,6 +215,20 @@ func listed[T api.Object](w *world, kind string) ([]T, error) {
 	return out, err
 }
 
+// unlisted says which of kinds can't be listed now, so that there may be more of them. One that the server does not serve has
+// none, and is no error.
+func (w *world) unlisted(kinds ...string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var errs []error
+	for _, kind := range kinds {
+		if err := w.status.Kinds[kind]; err != nil {
+			errs = append(errs, fmt.Errorf("%w: %w", errBlind, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // allPolicies returns a copy of what there is.
 func (w *world) allPolicies() map[api.Key]policy {
 	w.mu.Lock()
