@@ -89,7 +89,7 @@ func clearUnreadable(v reflect.Value) {
 	case reflect.Struct:
 		for i := range v.NumField() {
 			switch f := v.Type().Field(i); {
-			case f.Name == "Unreadable" || f.Name == "Partial" || f.Name == "NodeSelector" && v.Type() == reflect.TypeFor[EntityRule]():
+			case f.Name == "Unreadable" || f.Name == "Partial" || f.Name == "Foreign" || f.Name == "NodeSelector" && v.Type() == reflect.TypeFor[EntityRule]():
 				v.Field(i).SetZero()
 			case f.IsExported():
 				clearUnreadable(v.Field(i))

@@ -337,6 +337,7 @@ type WorkloadEndpointSpec struct {
 	IPNATs                     []IPNAT        `json:"ipNATs,omitempty"`
 	QoSControls                *QoSControls   `json:"qosControls,omitempty"`
 	Partial                    []string       `json:"-"` // as in NetworkSetSpec
+	Foreign                    []string       `json:"-"` // of IPNetworks: in a pool that did not give them; somebody else routes them
 }
 
 // IPNAT is a floating address: what is sent to ExternalIP arrives at InternalIP. Of a pod InternalIP is empty: it is the pod's

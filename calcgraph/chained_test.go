@@ -6,6 +6,7 @@ import (
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/drivers"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // TestChained: who is plugged in by another plugin has policy, no route of ours, and an interface that is not the host's own.
@@ -117,6 +118,53 @@ func TestPoolOfOthers(t *testing.T) {
 		s.Merge(g.Flush(), nil)
 		if r := s.Routes[netip.MustParsePrefix("10.9.0.5/32")]; (r != nil) != c.routed {
 			t.Errorf("%v: routes %v", c.uses, s.Routes)
+		}
+	}
+}
+
+// TestAddressThatNoPoolGave: an address of a disabled pool that the pool did not give is another program's to route; those
+// that it gave are routed, also once their block is nobody's.
+func TestAddressThatNoPoolGave(t *testing.T) {
+	g, s := New(Default("n1")), drivers.NewState()
+	for name, addr := range map[string]string{"n1": "192.0.2.1/24", "n2": "192.0.2.2/24"} {
+		n := &api.Node{Spec: api.NodeSpec{BGP: &api.NodeBGPSpec{IPv4Address: addr}}}
+		n.Name = name
+		g.Update(api.Key{Kind: "Node", Name: name}, n)
+	}
+	pool := &api.IPPool{Spec: api.IPPoolSpec{CIDR: "10.66.0.0/16", Disabled: true}}
+	pool.Name = "p"
+	g.Update(api.Key{Kind: "IPPool", Name: "p"}, pool)
+	key := api.Key{Kind: "WorkloadEndpoint", Namespace: "default", Name: "w"}
+	for i, c := range []struct {
+		foreign []string
+		block   string // of node n3
+		gone    bool
+		routed  bool
+	}{
+		{routed: true},
+		{foreign: []string{"10.66.0.6/32"}},
+		{foreign: []string{"10.66.0.7/32"}, routed: true},
+		{foreign: []string{"10.66.0.6/32"}},
+		{routed: true},
+		{foreign: []string{"10.66.0.6/32"}, block: "10.66.0.0/29", routed: true},
+		{foreign: []string{"10.66.0.6/32"}},
+		{gone: true},
+		{routed: true},
+	} {
+		affinity := api.Key{Kind: "BlockAffinity", Name: "b"}
+		g.Update(affinity, nil)
+		if c.block != "" {
+			g.Update(affinity, &api.BlockAffinity{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: api.BlockAffinitySpec{CIDR: c.block, Node: "n3", State: "confirmed"}})
+		}
+		if c.gone {
+			g.Update(key, nil)
+		} else {
+			g.Update(key, &api.WorkloadEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "w"},
+				Spec: api.WorkloadEndpointSpec{Node: "n2", IPNetworks: []string{"10.66.0.6/32"}, Foreign: c.foreign}})
+		}
+		s.Merge(g.Flush(), nil)
+		if r := s.Routes[netip.MustParsePrefix("10.66.0.6/32")]; (r != nil) != c.routed {
+			t.Errorf("step %d: routes %v, want one: %v", i, s.Routes, c.routed)
 		}
 	}
 }

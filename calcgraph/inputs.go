@@ -104,6 +104,9 @@ func (g *Graph) setWorkload(key api.Key, o *api.WorkloadEndpoint) []Problem {
 	}
 	if o == nil {
 		g.things.remove(key)
+		if there {
+			g.routes.setForeign(id, nil)
+		}
 		g.moveRemote(id, was, 0, nil)
 		g.endpoints.set(key, nil)
 		return nil
@@ -131,6 +134,7 @@ func (g *Graph) setWorkload(key api.Key, o *api.WorkloadEndpoint) []Problem {
 	if s.Node != g.settings.base.NodeName {
 		node = g.routes.names.hold(s.Node)
 	}
+	g.routes.setForeign(id, s.Foreign)
 	g.moveRemote(id, was, node, g.things.all[id].gives.nets)
 	g.things.all[id].node = node
 	if node == 0 {

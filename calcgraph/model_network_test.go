@@ -2,6 +2,7 @@ package calcgraph
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/drivers"
@@ -89,6 +90,9 @@ func (m *model) routes(addrs map[string][2]netip.Prefix) {
 	for _, o := range of[*api.WorkloadEndpoint](m) {
 		ps, _, _ := nets(o)
 		for _, p := range ps {
+			if slices.Contains(o.Spec.Foreign, p.String()) && m.block(p.Addr(), -1) == nil {
+				continue
+			}
 			if p.IsSingleIP() && o.Spec.Node != m.c.NodeName && (owners[p] == "" || o.Spec.Node < owners[p]) {
 				owners[p] = o.Spec.Node
 			}

@@ -100,6 +100,9 @@ func (g gen) workload() api.Object {
 	}
 	for range g.IntN(3) {
 		o.Spec.IPNetworks = append(o.Spec.IPNetworks, g.addr())
+		if a, err := api.ParsePrefix(o.Spec.IPNetworks[0]); err == nil && g.chance(30) {
+			o.Spec.Foreign = []string{a.String()}
+		}
 	}
 	if g.chance(5) {
 		o.Spec.IPNetworks = append(o.Spec.IPNetworks, "10.0.0.x")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/drivers"
@@ -31,6 +32,7 @@ type routes struct {
 	blocks  *blocks
 	names   *names // of nodes, for remote
 	remote  sorted[remoteAddr]
+	foreign map[uint32][]netip.Addr // of things: in a pool, and somebody else's to route
 	local   map[netip.Addr]map[*attachment]struct{}
 	learned map[netip.Prefix]*drivers.Route
 
@@ -49,7 +51,7 @@ type routes struct {
 func newRoutes(self string, n *names) *routes {
 	return &routes{
 		self: self, nodes: map[string]*node{}, pools: pools{}, blocks: newBlocks(), names: n,
-		remote: sorted[remoteAddr]{cmp: compareRemote}, local: map[netip.Addr]map[*attachment]struct{}{},
+		remote: sorted[remoteAddr]{cmp: compareRemote}, foreign: map[uint32][]netip.Addr{}, local: map[netip.Addr]map[*attachment]struct{}{},
 		learned: map[netip.Prefix]*drivers.Route{}, borrowed: map[netip.Prefix]string{},
 		borrowers: map[string]map[netip.Prefix]struct{}{}, learnedOf: map[string]map[netip.Prefix]struct{}{},
 		dirty: map[netip.Prefix]struct{}{},
@@ -90,6 +92,26 @@ func (r *routes) removeRemote(thing, node uint32, nets []member) {
 	}
 }
 
+// setForeign takes in which addresses of a workload its pool did not give.
+func (r *routes) setForeign(thing uint32, texts []string) {
+	var now []netip.Addr
+	for _, t := range texts {
+		if p, err := api.ParsePrefix(t); err == nil {
+			now = append(now, p.Addr())
+		}
+	}
+	old := r.foreign[thing]
+	if slices.Equal(old, now) {
+		return
+	}
+	if r.foreign[thing] = now; len(now) == 0 {
+		delete(r.foreign, thing)
+	}
+	for _, a := range slices.Concat(old, now) {
+		r.mark(single(a))
+	}
+}
+
 // markRemote marks an address if it has a route or may need one. Most need none: they are in a block of their node.
 func (r *routes) markRemote(m member) {
 	if len(r.pools) == 0 && len(r.blocks.byKey) == 0 && len(r.out.now) == 0 {
@@ -102,7 +124,8 @@ func (r *routes) markRemote(m member) {
 }
 
 // borrower returns the node of a remote workload that has address a without it being in a block of that node, or "". Of
-// several the first by name counts. An address outside every pool and block is somebody else's to route.
+// several the first by name counts. An address outside every pool and block is somebody else's to route, and so is one
+// outside every block that no pool gave.
 func (r *routes) borrower(a netip.Addr) string {
 	block := r.blocks.of(a)
 	if p := r.pools.of(a); block == nil && (p == nil || p.others) {
@@ -113,6 +136,9 @@ func (r *routes) borrower(a netip.Addr) string {
 	for ra := range r.remote.from(remoteAddr{hi: m.hi, lo: m.lo}) {
 		if ra.hi != m.hi || ra.lo != m.lo {
 			break
+		}
+		if block == nil && slices.Contains(r.foreign[ra.thing], a) {
+			continue
 		}
 		if n := r.names.name(ra.node); first == "" || n < first {
 			first = n
