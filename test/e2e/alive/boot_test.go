@@ -14,8 +14,14 @@ import (
 )
 
 // bootFile is where an agent finds the id of its host's boot in this test: all containers of the bed see that of the one
-// kernel.
-const bootFile = state + "/boot-id-of-test"
+// kernel. Who starts while it is a pipe waits for somebody to write into that.
+const bootFile, bootPipe = state + "/boot-id-of-test", state + "/boot-id-of-test.pipe"
+
+// sayBoot is the command that has agents find an id, those that wait for it, too.
+func sayBoot(id string) string {
+	return "[ ! -p " + bootFile + " ] || mv " + bootFile + " " + bootPipe + "; echo " + id + " >" + bootFile +
+		"; [ ! -p " + bootPipe + " ] || timeout 5 sh -c 'echo " + id + " >" + bootPipe + "' || true; rm -f " + bootPipe
+}
 
 // A node is rebooted, and its kubelet says so: its boot has another id. Until its agent has said that it enforces policy in
 // that boot, the node has no network, and nobody is placed on it.
@@ -25,21 +31,21 @@ func TestNewBoot(t *testing.T) {
 	now := field(s.Cluster, "{.status.nodeInfo.bootID}", "node", "node2")
 	const next = "01234567-89ab-cdef-0123-456789abcdef"
 	for _, node := range []string{"node1", "node2"} {
-		sh(s.Cluster, node, "echo "+now+" >"+bootFile)
+		sh(s.Cluster, node, sayBoot(now))
 		t.Cleanup(func() { sh(s.Cluster, node, "rm -f "+bootFile) })
 	}
 	bootIDFile(s.Cluster)
 	of := filepath.Join(s.Bed.State(), "run/machines/node2/boot_id") // machine.sh puts it over the kernel's
 	t.Cleanup(func() {
 		os.Remove(of)
-		sh(s.Cluster, "node2", "echo "+now+" >"+bootFile)
+		sh(s.Cluster, "node2", sayBoot(now))
 		s.Testbed("reboot", "node2")
 		eventually(s.Cluster, 180*time.Second, "node2", func() bool { return networkOf(s.Cluster, "node2") == (network{Boot: now, Said: now, Status: "False"}) })
 	})
 	if err := os.WriteFile(of, []byte(next+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sh(s.Cluster, "node2", "rm "+bootFile) // without it the agent does not start: it is as if that took long
+	sh(s.Cluster, "node2", "rm "+bootFile+" && mkfifo "+bootFile) // it is as if the agent took long to start
 
 	f := s.Flow()
 	f.Loop(&f.Leaked, func() error { return bedtest.Try(s.Stranger.Inside, was) })
@@ -51,7 +57,7 @@ func TestNewBoot(t *testing.T) {
 	if n := networkOf(s.Cluster, "node2"); n.Said == next || !n.Tainted {
 		t.Errorf("node2 is used though its agent has not said that it enforces: %+v", n)
 	}
-	sh(s.Cluster, "node2", "echo "+next+" >"+bootFile)
+	sh(s.Cluster, "node2", sayBoot(next))
 	eventually(s.Cluster, 240*time.Second, "node2's network in its new boot", func() bool {
 		n := networkOf(s.Cluster, "node2")
 		return n.Said == next && n.Status == "False" && !n.Tainted
