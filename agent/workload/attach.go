@@ -171,6 +171,7 @@ func given(r agentapi.AttachRequest) []netip.Addr {
 // enter gets the addresses, and puts the entry into the ledger, unless an attach of before has.
 func (w *Workloads) enter(ctx context.Context, r agentapi.AttachRequest, j *job) error {
 	want := j.entry
+	w.gone.remove(want.ID())
 	had, ok := w.o.Ledger.Get(want.ID())
 	if ok && had.Phase == ledger.Plugged {
 		if len(want.Addrs) == 0 && had.Allocated {

@@ -78,16 +78,22 @@ func (w *Workloads) settleOne(ctx context.Context, id drivers.EndpointID) error 
 	return w.settle(ctx, id)
 }
 
-// closeNoted marks the ledger's entries that notes speak of as on their way out, before anybody hears of them.
-func (w *Workloads) closeNoted(ctx context.Context) error {
+// closeNoted marks the ledger's entries that notes speak of as on their way out, before anybody hears of them. It returns
+// those that it could not mark; Run tries them again.
+func (w *Workloads) closeNoted(ctx context.Context) (left map[drivers.EndpointID]bool, err error) {
+	left = map[drivers.EndpointID]bool{}
 	for id := range w.noted() {
 		err := w.ifPlugged(ctx, id, func(e ledger.Entry) error {
 			e.Phase = ledger.Detaching
-			return w.o.Ledger.Put(e)
+			if err := w.o.Ledger.Put(e); err != nil {
+				left[id] = true
+				w.o.Log.Error("marking a workload as one to detach: it is closed, and that is tried again", "sandbox", e.Sandbox, "err", err)
+			}
+			return nil
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return left, nil
 }

@@ -2,7 +2,10 @@ package workload
 
 import (
 	"context"
+	"maps"
 	"net/netip"
+	"slices"
+	"sync"
 
 	"github.com/tortie/tortie/agent/ledger"
 	"github.com/tortie/tortie/drivers"
@@ -16,16 +19,19 @@ func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error
 	for _, i := range host {
 		there[i.Name] = true
 	}
-	if err := w.closeNoted(ctx); err != nil {
+	noted, err := w.closeNoted(ctx)
+	if err != nil {
 		return err
 	}
-	err := w.eachPlugged(ctx, func(e ledger.Entry) error {
+	err = w.eachPlugged(ctx, func(e ledger.Entry) error {
 		if e.BootID == w.o.BootID || host == nil || there[e.HostIface] {
 			return nil
 		}
 		w.o.Log.Info("a workload is gone since the last boot", "sandbox", e.Sandbox, "interface", e.Interface, "endpoint", e.Namespace+"/"+e.Name)
-		e.Phase = ledger.Gone
-		return w.o.Ledger.Put(e)
+		if err := w.giveUp(e); err != nil {
+			w.o.Log.Error("giving up a workload that is gone: it is tried again", "sandbox", e.Sandbox, "err", err)
+		}
+		return nil
 	})
 	if err != nil {
 		return err
@@ -34,7 +40,12 @@ func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error
 		return err
 	}
 	err = w.eachPlugged(ctx, func(e ledger.Entry) error {
-		if e.OldFlows && !e.Chained { // what another plugin has made would be open without an endpoint
+		switch {
+		case w.gone.has(e.ID()):
+			return nil
+		case noted[e.ID()]:
+			return w.closed(ctx, e, "it is to be detached")
+		case e.OldFlows && !e.Chained: // what another plugin has made would be open without an endpoint
 			return nil
 		}
 		_, err := w.o.Graph.Attached(ctx, e.ID(), graphEntry(e))
@@ -52,6 +63,69 @@ func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error
 		}
 	}
 	return w.o.Graph.LedgerRead(ctx)
+}
+
+// giveUp has the ledger know that a workload is gone, now or when Run tries again. The caller holds its lock.
+func (w *Workloads) giveUp(e ledger.Entry) error {
+	e.Phase = ledger.Gone
+	if err := w.o.Ledger.Put(e); err != nil {
+		w.gone.add(e.ID())
+		return err
+	}
+	w.gone.remove(e.ID())
+	return nil
+}
+
+// giveUpRest gives up what could not be written at first, and reports whether some of that is left.
+func (w *Workloads) giveUpRest(ctx context.Context) (left bool) {
+	for _, id := range w.gone.all() {
+		err := w.ifPlugged(ctx, id, func(e ledger.Entry) error {
+			if !w.gone.has(id) { // it was attached again
+				return nil
+			}
+			return w.giveUp(e)
+		})
+		if err != nil {
+			left = true
+			continue
+		}
+		w.gone.remove(id) // also if it has been detached since
+	}
+	return left
+}
+
+// ids is a set of workloads.
+type ids struct {
+	mu  sync.Mutex
+	set map[drivers.EndpointID]struct{}
+}
+
+func (s *ids) add(id drivers.EndpointID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.set == nil {
+		s.set = map[drivers.EndpointID]struct{}{}
+	}
+	s.set[id] = struct{}{}
+}
+
+func (s *ids) remove(id drivers.EndpointID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.set, id)
+}
+
+func (s *ids) has(id drivers.EndpointID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.set[id]
+	return ok
+}
+
+func (s *ids) all() []drivers.EndpointID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.set))
 }
 
 // eachPlugged calls fn with each entry that is plugged in, as it is then; requests about it wait meanwhile.
@@ -99,5 +173,10 @@ func (w *Workloads) cutOld(ctx context.Context) error {
 			"addresses", addrs, "err", err)
 		return nil
 	}
-	return w.eachPlugged(ctx, func(e ledger.Entry) error { return <-w.noteCut(e) })
+	return w.eachPlugged(ctx, func(e ledger.Entry) error {
+		if err := <-w.noteCut(e); err != nil {
+			w.o.Log.Error("noting that old flows are cut: the workload stays closed until it is attached again", "sandbox", e.Sandbox, "err", err)
+		}
+		return nil
+	})
 }

@@ -2,7 +2,9 @@ package workload
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -16,6 +18,12 @@ import (
 type meddler struct {
 	*host
 	atAttached, atCut func()
+	read              bool // the ledger
+}
+
+func (m *meddler) LedgerRead(ctx context.Context) error {
+	m.read = true
+	return m.host.LedgerRead(ctx)
 }
 
 func (m *meddler) Attached(ctx context.Context, id drivers.EndpointID, e *calcgraph.LedgerEntry) (uint64, error) {
@@ -96,4 +104,74 @@ func TestDetachWhileRestoring(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRestoreOnAFullDisk: what has to be written first stays closed, and is written when there is room. All others are
+// restored.
+func TestRestoreOnAFullDisk(t *testing.T) {
+	h := newHost(t)
+	w := h.begin()
+	f := &finding{T: t, made: drivers.Attached{HostIface: "veth7", MAC: drivers.MAC{2, 0, 0, 0, 0, 7}}}
+	for i, s := range []string{"noted", "gone", "interrupted", "well", "chained"} {
+		w.o.Attacher = h
+		r := agentapi.AttachRequest{Sandbox: s, Workload: agentapi.Workload{Name: s}, Addresses: addrs(fmt.Sprint("10.65.0.", i+2))}
+		if r.Chained = s == "chained"; r.Chained {
+			w.o.Attacher = f
+		}
+		if _, err := h.ask(w, r); err != nil {
+			t.Fatal(err)
+		}
+		e, _ := w.o.Ledger.Get(endpointID(s))
+		e.OldFlows = s == "interrupted"
+		if s == "gone" {
+			e.BootID = "boot0"
+			delete(h.links, e.HostIface)
+		}
+		if err := w.o.Ledger.Put(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.note("noted")
+	h.note("chained")
+	host := []drivers.HostIface{{Name: "veth7"}}
+	for name := range h.links {
+		host = append(host, drivers.HostIface{Name: name})
+	}
+	h.full = true
+	m, w := h.restarted(w)
+	w.o.Attacher = chainedHost{h, f}
+	if err := w.Restore(t.Context(), host); err != nil || !m.read {
+		t.Fatalf("%v; the ledger is read: %v", err, m.read)
+	}
+	if len(h.attached) != 2 || h.attached[endpointID("well")] == nil || h.attached[endpointID("chained")].Closed == "" {
+		t.Errorf("the graph has %v", h.attached)
+	}
+	if !w.finish(t.Context()) {
+		t.Error("nothing is left to do")
+	}
+	h.full = false
+	if w.finish(t.Context()) {
+		t.Error("something is left, though there is room")
+	}
+	h.noNotes("with room")
+	var left []string
+	for _, e := range w.o.Ledger.List() {
+		left = append(left, e.Sandbox)
+	}
+	if len(h.attached) != 1 || !slices.Equal(left, []string{"interrupted", "well"}) {
+		t.Errorf("the graph has %v, the ledger %v", h.attached, left)
+	}
+	if _, err := h.ask(w, agentapi.AttachRequest{Sandbox: "interrupted", Workload: agentapi.Workload{Name: "interrupted"}, Addresses: addrs("10.65.0.4")}); err != nil {
+		t.Error(err)
+	}
+}
+
+// chainedHost is a host with links of its own and one of another plugin.
+type chainedHost struct {
+	*host
+	f *finding
+}
+
+func (c chainedHost) Find(ctx context.Context, a drivers.Attachment) (drivers.Attached, error) {
+	return c.f.Find(ctx, a)
 }

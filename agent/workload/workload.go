@@ -120,6 +120,7 @@ type Workloads struct {
 	kick   chan struct{}
 	strays strays
 	lost   *lost
+	gone   ids // plugged in by the ledger, which could not be written
 }
 
 // New returns Workloads over what the ledger holds; Restore comes next.
@@ -163,6 +164,7 @@ func (w *Workloads) Run(ctx context.Context) {
 func (w *Workloads) finish(ctx context.Context) (left bool) {
 	left = w.settleAll(ctx)
 	left = w.collect(ctx) || left
+	left = w.giveUpRest(ctx) || left
 	var more atomic.Bool
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, finishAtOnce)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,7 +48,8 @@ type host struct {
 	steps, crashAt int        // 0 = never
 	crashed        bool
 	tampered       bool
-	renewed        int // how often the dataplane was looked at anew
+	renewed        int  // how often the dataplane was looked at anew
+	full           bool // the disk under the ledger
 	links          map[string]drivers.EndpointID
 	attached       map[drivers.EndpointID]*calcgraph.LedgerEntry // in the graph: lost in a crash
 	dirty          map[netip.Addr]bool                           // addresses with flows of a workload
@@ -77,7 +79,12 @@ func (h *host) begin() *Workloads {
 	h.t.Helper()
 	h.steps, h.crashAt, h.crashed = 0, 0, false
 	h.attached = map[drivers.EndpointID]*calcgraph.LedgerEntry{}
-	l, err := ledger.Open(h.dir, durable.Writer{Step: func(string) error { return h.step() }})
+	l, err := ledger.Open(h.dir, durable.Writer{Step: func(string) error {
+		if h.full {
+			return syscall.ENOSPC
+		}
+		return h.step()
+	}})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -137,7 +137,7 @@ func TestStateDiskFull(t *testing.T) {
 	ctx := t.Context()
 	s := newScene(t, lab.Options{Nodes: 1, AgentConfig: "persistDelay: 50ms\n"})
 	n := s.Nodes[0]
-	third := s.add(t, 1, "third", "client")
+	third, noted := s.add(t, 1, "third", "client"), s.add(t, 1, "noted", "client")
 	n.Agent.Kill()
 	smallDisk(t, n.StateDir(), "1m")
 	if err := errors.Join(n.StartAgent(), n.AwaitReady(ctx)); err != nil {
@@ -172,6 +172,12 @@ func TestStateDiskFull(t *testing.T) {
 		t.Errorf("detaching with a full disk: %v", err)
 	}
 	n.Agent.Kill()
+	empty()
+	notes := filepath.Join(n.StateDir(), "notes")
+	if err := agentapi.WriteNote(notes, agentapi.Note{Sandbox: s.ID + "." + noted.Name, Interface: "eth0"}); err != nil {
+		t.Fatal(err)
+	}
+	empty = fill(t, n.StateDir(), 0)
 	if err := errors.Join(n.StartAgent(), n.AwaitReady(ctx)); err != nil {
 		t.Fatalf("with a full disk: %v", err)
 	}
@@ -179,6 +185,14 @@ func TestStateDiskFull(t *testing.T) {
 	if err := errors.Join(w.Attach(ctx), third.Detach(ctx)); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
+	eventually(t, 75*time.Second, "what was noted is detached", func() error {
+		left, err := agentapi.ReadNotes(notes)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%v", left)
+		}
+		return err
+	})
+	s.attached[1]--
 	eventually(t, 10*time.Second, "the State is written", func() error {
 		now, err := os.ReadFile(state)
 		if err == nil && bytes.Equal(now, before) {
