@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -161,12 +162,23 @@ func (q *queue) do(ctx context.Context, j job, work func(context.Context, []*tic
 	if len(batch) > 1 {
 		ctx = context.WithoutCancel(ctx)
 	}
+	done := false
+	defer func() { q.handOver(t, batch, done) }()
 	work(ctx, batch)
+	done = true
+	return t.err
+}
 
+// handOver answers the others of a batch, and has the next one lead, also if the work has ended in a panic: callers may
+// survive that.
+func (q *queue) handOver(leader *ticket, batch []*ticket, done bool) {
+	if !done {
+		fail(batch, errBroken)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, other := range batch {
-		if other != t {
+		if other != leader {
 			other.wake <- struct{}{}
 		}
 	}
@@ -175,8 +187,10 @@ func (q *queue) do(ctx context.Context, j job, work func(context.Context, []*tic
 		q.waiting[0].lead = true
 		q.waiting[0].wake <- struct{}{}
 	}
-	return t.err
 }
+
+// errBroken says that nobody knows what came of a request.
+var errBroken = errors.New("a mistake ended the work that it shared with another request")
 
 // leave takes t out of the queue, unless it is too late for that.
 func (q *queue) leave(t *ticket) bool {
