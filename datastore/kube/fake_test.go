@@ -214,7 +214,7 @@ func (f *fakeServer) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	switch q := r.URL.Query(); {
 	case code != 0:
-		f.status(w, code, "", "no luck")
+		f.status(w, code, "no luck")
 	case old && q.Get("sendInitialEvents") != "":
 		f.write(w, http.StatusUnprocessableEntity, statusOf(422, "Invalid", "", "sendInitialEvents: Forbidden: is disabled"))
 	case q.Get("watch") != "":
@@ -273,13 +273,13 @@ func (f *fakeServer) at(path string, rev int) map[string]json.RawMessage {
 	return objs
 }
 
-func (f *fakeServer) status(w http.ResponseWriter, code int, cause, message string) {
+func (f *fakeServer) status(w http.ResponseWriter, code int, message string) {
 	if code == http.StatusNotFound {
 		http.Error(w, "404 page not found", code) // as a real one says it
 		return
 	}
-	reason := map[int]string{403: "Forbidden", 401: "Unauthorized", 410: "Expired", 504: "Timeout", 500: "InternalError"}[code]
-	f.write(w, code, statusOf(code, reason, cause, message))
+	reason := map[int]string{403: "Forbidden", 401: "Unauthorized", 410: "Expired", 500: "InternalError"}[code]
+	f.write(w, code, statusOf(code, reason, "", message))
 }
 
 func statusOf(code int, reason, cause, message string) map[string]any {
@@ -302,13 +302,12 @@ func (f *fakeServer) watch(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	if from > f.rev && q.Get("sendInitialEvents") != "" { // a real one takes other watches, and keeps silent until it has come there
 		f.mu.Unlock()
-		f.status(w, http.StatusGatewayTimeout, "ResourceVersionTooLarge", "Too large resource version")
+		f.refuse(w, statusOf(http.StatusGatewayTimeout, "Timeout", "ResourceVersionTooLarge", "Too large resource version"))
 		return
 	}
 	if from > 0 && from < f.oldest && q.Get("sendInitialEvents") == "" {
 		f.mu.Unlock()
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"type": "ERROR", "object": statusOf(410, "Expired", "", "too old resource version")})
+		f.refuse(w, statusOf(http.StatusGone, "Expired", "", "too old resource version"))
 		return
 	}
 	me := &fakeWatch{from: from, events: make(chan string, len(f.objs[r.URL.Path])+1000), end: make(chan struct{})}
@@ -343,6 +342,11 @@ func (f *fakeServer) watch(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// refuse takes a watch, and says in it that it can't be.
+func (f *fakeServer) refuse(w http.ResponseWriter, status map[string]any) {
+	f.write(w, http.StatusOK, map[string]any{"type": "ERROR", "object": status})
 }
 
 func bookmarkKind(path string) string {

@@ -87,7 +87,6 @@ func (f *feed) run(ctx context.Context) {
 		}
 		if f.beginsAnew() {
 			r = reflector() // it remembers revisions
-			f.h.distrust(f.t)
 		}
 		most := f.s.pace.maxBackoff
 		if err != nil {
@@ -117,9 +116,6 @@ func (f *feed) do(ctx context.Context, call func() error) error {
 		err := call()
 		if ctx.Err() != nil {
 			return ctx.Err()
-		}
-		if apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) {
-			f.h.distrust(f.t) // the Reflector reads everything anew
 		}
 		if !apierrors.IsInvalid(err) { // an old server's word for a watch-list; a list that follows tells more
 			f.note(err)

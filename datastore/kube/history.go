@@ -90,25 +90,3 @@ func (f *feed) revision(ctx context.Context) (uint64, error) {
 	}
 	return rev, nil
 }
-
-// distrust has the next objects of a source told whatever their revisions: a server that has gone back gives them again.
-func (h *hub) distrust(t *table) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for src, r := range t.rows {
-		r.rev = ""
-		t.rows[src] = r
-	}
-	if t.src.name == pods {
-		h.join.distrust()
-	}
-}
-
-// distrust forgets the revisions of pods.
-func (j *joiner) distrust() {
-	for src, e := range j.pods {
-		c := *e
-		c.rev = ""
-		j.pods[src] = &c
-	}
-}

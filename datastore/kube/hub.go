@@ -182,9 +182,7 @@ func (h *hub) size(t *table) int {
 
 func (h *hub) put1(t *table, it *item) {
 	if t.src.name == pods {
-		if old := h.join.pods[it.src]; old == nil || it.pod == nil || old.rev != it.rev {
-			h.tell(h.join.pod(it.src, it.pod))
-		}
+		h.tell(h.join.pod(it.src, it.pod))
 		if it.err == nil { // else it is a row, which says why
 			h.dropRow(t, it.src)
 			return
@@ -195,7 +193,8 @@ func (h *hub) put1(t *table, it *item) {
 		return
 	}
 	old, had := t.rows[it.src]
-	if had && old.rev == it.rev {
+	// The revision alone does not say that an object is as it was: a server that has gone back gives the same ones again.
+	if had && old.rev == it.rev && old.sum == it.sum {
 		return
 	}
 	t.rows[it.src] = row{it.key, it.rev, it.sum}

@@ -297,15 +297,45 @@ func TestHistoryThatCaughtUp(t *testing.T) {
 
 // TestSameRevisionAgain: an object can be another one with the revision that we know.
 func TestSameRevisionAgain(t *testing.T) {
+	for _, old := range []bool{false, true} {
+		for _, code := range []int{http.StatusServiceUnavailable, http.StatusInternalServerError} {
+			t.Run(fmt.Sprintf("%d, old %v", code, old), func(t *testing.T) {
+				f := newFake(t)
+				f.old = old
+				w := older(t, f, f.open())
+				f.set(netsets, code)
+				f.mu.Lock()
+				f.rev = 100
+				f.mu.Unlock()
+				before := f.asked(netsets)
+				f.put(netsets, "default/a", "", `,"spec":{"nets":["192.0.2.0/24"]}`) // at 101, as before
+				waitFor(t, "some more requests", func() bool { return f.asked(netsets) > before+2 })
+				f.set(netsets, 0)
+				w.untilWorld("NetworkSet/default/a")
+				w.wantTold("+NetworkSet/default/a +NetworkSet/default/a +NetworkSet/default/lost -NetworkSet/default/lost")
+			})
+		}
+	}
+}
+
+// TestSameRevisionOfPod: a pod can, too.
+func TestSameRevisionOfPod(t *testing.T) {
 	f := newFake(t)
-	w := older(t, f, f.open())
+	f.put(pods, "default/p", `"uid":"u1","labels":{"a":"1"}`, `,"spec":{"nodeName":"n"}`)
+	w := watchKinds(t, f.open(), kindsOf("WorkloadEndpoint"))
+	w.untilInSync()
+	before := f.asked(pods)
+	f.set(pods, http.StatusInternalServerError)
+	waitFor(t, "some more requests", func() bool { return f.asked(pods) > before+2 })
 	f.mu.Lock()
-	f.rev = 100
+	f.rev--
 	f.mu.Unlock()
-	f.put(netsets, "default/a", "", `,"spec":{"nets":["192.0.2.0/24"]}`) // at 101, as before
-	f.set(netsets, 0)
-	w.untilWorld("NetworkSet/default/a")
-	w.wantTold("+NetworkSet/default/a +NetworkSet/default/a +NetworkSet/default/lost -NetworkSet/default/lost")
+	f.put(pods, "default/p", `"uid":"u1","labels":{"a":"2"}`, `,"spec":{"nodeName":"n"}`)
+	f.set(pods, 0)
+	w.until("the other label", func() bool {
+		o, _ := w.world["WorkloadEndpoint/default/n-k8s-p-eth0"].Object.(*api.WorkloadEndpoint)
+		return o != nil && o.Labels["a"] == "2"
+	})
 }
 
 // TestNoWatchList: an older server gives lists, then watches.
