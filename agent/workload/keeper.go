@@ -126,12 +126,17 @@ func (k *Keeper) Run(ctx context.Context) {
 
 // look looks at all workloads, and reports whether something is left to do.
 func (k *Keeper) look(ctx context.Context) (left bool) {
-	entries := k.w.o.Ledger.List()
-	for _, e := range k.ripe(entries, time.Now(), &left) {
+	entries := slices.DeleteFunc(k.w.o.Ledger.List(), func(e ledger.Entry) bool { return !kept(e) })
+	pools, err := k.pools(ctx, entries)
+	if err != nil {
+		k.w.o.Log.Info("looking whether workloads hold their addresses", "err", err)
+		return true
+	}
+	for _, e := range k.ripe(entries, pools, time.Now(), &left) {
 		if ctx.Err() != nil {
 			return true
 		}
-		if err := k.keep(ctx, e); err != nil {
+		if err := k.keep(ctx, e, pools); err != nil {
 			k.w.o.Log.Info("a workload does not hold its address yet", "endpoint", e.Namespace+"/"+e.Name, "addresses", e.Addrs, "err", err)
 			left = true
 		}
@@ -139,9 +144,27 @@ func (k *Keeper) look(ctx context.Context) (left bool) {
 	return left
 }
 
+// pools are those that there are; none if that is of no interest yet.
+func (k *Keeper) pools(ctx context.Context, entries []ledger.Entry) ([]*api.IPPool, error) {
+	k.mu.Lock()
+	inSync := k.inSync
+	k.mu.Unlock()
+	if !inSync || len(entries) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
+	defer cancel()
+	return k.w.o.Addresses.Pools(ctx, func([]*api.IPPool) bool { return true })
+}
+
+// inPools are the addresses of e that a pool gives: no block holds the others.
+func inPools(e ledger.Entry, pools []*api.IPPool) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(e.Addrs), func(a netip.Addr) bool { return !holds(pools, a) })
+}
+
 // ripe are the entries whose addresses have not been their own for a while; left says that there are some whose time has
 // not come.
-func (k *Keeper) ripe(entries []ledger.Entry, now time.Time, left *bool) []ledger.Entry {
+func (k *Keeper) ripe(entries []ledger.Entry, pools []*api.IPPool, now time.Time, left *bool) []ledger.Entry {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !k.inSync {
@@ -150,7 +173,7 @@ func (k *Keeper) ripe(entries []ledger.Entry, now time.Time, left *bool) []ledge
 	var out []ledger.Entry
 	since := map[drivers.EndpointID]time.Time{}
 	for _, e := range entries {
-		if !kept(e) || k.holds(e) && !k.closed[e.ID()] {
+		if k.holds(e, inPools(e, pools)) && !k.closed[e.ID()] {
 			continue
 		}
 		first, ok := k.since[e.ID()]
@@ -174,10 +197,10 @@ func (k *Keeper) ripe(entries []ledger.Entry, now time.Time, left *bool) []ledge
 
 func kept(e ledger.Entry) bool { return e.Phase == ledger.Plugged && e.Allocated && len(e.Addrs) > 0 }
 
-// holds says whether the watch tells that e's addresses are its own.
-func (k *Keeper) holds(e ledger.Entry) bool {
+// holds says whether the watch tells that addrs are e's own.
+func (k *Keeper) holds(e ledger.Entry, addrs []netip.Addr) bool {
 	handle := ipam.HandleOf(e.Sandbox, e.Interface)
-	return !slices.ContainsFunc(e.Addrs, func(a netip.Addr) bool { return k.holder(a) != handle })
+	return !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return k.holder(a) != handle })
 }
 
 func (k *Keeper) holder(a netip.Addr) string {
@@ -190,7 +213,7 @@ func (k *Keeper) holder(a netip.Addr) string {
 }
 
 // keep has a workload's addresses be its own again, or closes it.
-func (k *Keeper) keep(ctx context.Context, e ledger.Entry) error {
+func (k *Keeper) keep(ctx context.Context, e ledger.Entry, pools []*api.IPPool) error {
 	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
 	unlock, err := k.w.locks.lock(ctx, e.ID())
@@ -205,14 +228,18 @@ func (k *Keeper) keep(ctx context.Context, e ledger.Entry) error {
 	if _, err := k.w.o.Store(); err != nil {
 		return err
 	}
-	if err := k.evict(ctx, e); err != nil {
+	addrs := inPools(e, pools)
+	if len(addrs) == 0 { // it is closed, and stays so: nobody can say whose its addresses are now
+		return nil
+	}
+	if err := k.evict(ctx, e, addrs); err != nil {
 		return err
 	}
-	_, err = k.w.o.Addresses.Assign(ctx, ipam.Request{Handle: ipam.HandleOf(e.Sandbox, e.Interface), Addrs: e.Addrs,
+	_, err = k.w.o.Addresses.Assign(ctx, ipam.Request{Handle: ipam.HandleOf(e.Sandbox, e.Interface), Addrs: addrs,
 		Owner: api.Owner{Namespace: e.Namespace, Pod: podOf(k.w.o.Node, e), UID: e.UID, Node: k.w.o.Node}})
 	switch {
 	case err == nil:
-		k.w.o.Log.Warn("a workload's addresses were not its own any more: they are again", "endpoint", e.Namespace+"/"+e.Name, "addresses", e.Addrs)
+		k.w.o.Log.Warn("a workload's addresses were not its own any more: they are again", "endpoint", e.Namespace+"/"+e.Name, "addresses", addrs)
 		return k.open(ctx, e)
 	case errors.Is(err, ipam.ErrTaken):
 		return errors.Join(err, k.shut(ctx, e))
@@ -227,15 +254,15 @@ func podOf(node string, e ledger.Entry) string {
 	return strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(e.Name, before), after), "--", "-")
 }
 
-// evict releases what the store holds of e's addresses for sandboxes of this node that are gone: e could not have them
+// evict releases what the store holds of e's addresses addrs for sandboxes of this node that are gone: e could not have them
 // otherwise.
-func (k *Keeper) evict(ctx context.Context, e ledger.Entry) error {
+func (k *Keeper) evict(ctx context.Context, e ledger.Entry, addrs []netip.Addr) error {
 	mine := ipam.HandleOf(e.Sandbox, e.Interface)
 	known := map[string]bool{}
 	for _, x := range k.w.o.Ledger.List() {
 		known[ipam.HandleOf(x.Sandbox, x.Interface)] = true
 	}
-	for _, a := range e.Addrs {
+	for _, a := range addrs {
 		k.mu.Lock()
 		handle := k.holder(a)
 		k.mu.Unlock()

@@ -102,6 +102,36 @@ func TestKeepsAddress(t *testing.T) {
 	})
 }
 
+// TestKeepsAddressOfPools: of addresses that another plugin has given, those that no pool holds are nobody's to keep.
+func TestKeepsAddressOfPools(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := kubeHost(false)(t)
+		w := h.begin()
+		given := addrs("10.65.0.7", "2001:db8::7")
+		if _, err := h.ask(w, agentapi.AttachRequest{Sandbox: "s1", Workload: db0(), Addresses: given}); err != nil {
+			t.Fatal(err)
+		}
+		k := NewKeeper(w)
+		h.tell(k)
+		if k.look(t.Context()) || len(k.since) > 0 {
+			t.Error("something is to be done though all is well")
+		}
+		if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("s1", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
+			t.Fatal(err)
+		}
+		if h.settle(k) {
+			t.Error("something is left")
+		}
+		if got := h.ownersOf(); len(got) != 1 || got["10.65.0.7"].UID != db0().UID {
+			t.Errorf("held are %+v", got)
+		}
+		h.tell(k)
+		if k.look(t.Context()) || len(k.since) > 0 || !slices.Equal(h.attached[endpointID("s1")].Addrs, given) {
+			t.Error("it is not enough")
+		}
+	})
+}
+
 // A sandbox that is gone held the address when the backup was made.
 func TestKeepsAddressOfASandboxThatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
