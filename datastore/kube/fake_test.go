@@ -78,7 +78,7 @@ func (f *fakeServer) open() *Store {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	s.pace = pace{minBackoff: time.Millisecond, maxBackoff: 20 * time.Millisecond, answer: time.Minute, steady: time.Second, absent: 10 * time.Millisecond, definition: time.Minute, refused: 20 * time.Millisecond, resume: time.Second, confirm: 3}
+	s.pace = pace{minBackoff: time.Millisecond, maxBackoff: 20 * time.Millisecond, answer: time.Minute, steady: time.Second, absent: 10 * time.Millisecond, definition: time.Minute, refused: 20 * time.Millisecond, resume: time.Second, busy: 10 * time.Millisecond, confirm: 3}
 	f.t.Cleanup(func() { s.Close() })
 	return s
 }

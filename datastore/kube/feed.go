@@ -36,6 +36,7 @@ type feed struct {
 	gone  int           // answers in a row that there is no such resource
 	away  time.Time     // since when there is no watch, though its time was not over; zero = all is well
 	anew  bool          // everything is to be read anew
+	busy  time.Time     // since when all answers are that the server is busy; zero = the last one was not
 }
 
 func (s *Store) client(src *source) rest.Interface {
@@ -104,9 +105,23 @@ func (f *feed) run(ctx context.Context) {
 }
 
 func (f *feed) note(err error) {
-	if s, news := judge(err); news {
+	if s, news := judge(err, f.busyLong(err)); news {
 		f.h.health(f.src, s)
 	}
+}
+
+// busyLong takes in an answer, and says whether they have been for long that the server is busy.
+func (f *feed) busyLong(err error) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !apierrors.IsTooManyRequests(err) {
+		f.busy = time.Time{}
+		return false
+	}
+	if f.busy.IsZero() {
+		f.busy = time.Now()
+	}
+	return time.Since(f.busy) > f.s.pace.busy
 }
 
 // do makes a request, again and again as long as there is no answer.

@@ -14,12 +14,14 @@ type pace struct {
 	definition             time.Duration // of a watch for its definition
 	refused                time.Duration // at most, between tries of what is refused
 	resume                 time.Duration // a watch that was away for longer begins anew
+	busy                   time.Duration // a server that says for longer that it is can't
 	confirm                int           // answers in a row until one that was served is believed to be gone
 }
 
 func usualPace() pace {
 	return pace{minBackoff: 100 * time.Millisecond, maxBackoff: 10 * time.Second, answer: 30 * time.Second, steady: 5 * time.Second,
-		absent: 45 * time.Second, definition: 20 * time.Minute, refused: 30 * time.Second, resume: 10 * time.Second, confirm: 4}
+		absent: 45 * time.Second, definition: 20 * time.Minute, refused: 30 * time.Second, resume: 10 * time.Second,
+		busy: 10 * time.Second, confirm: 4}
 }
 
 // jitter returns between two thirds and four thirds of d.

@@ -29,8 +29,9 @@ type state struct {
 	err error
 }
 
-// judge says what an error of a request of a stream means. Some are no news of health.
-func judge(err error) (s state, news bool) {
+// judge says what an error of a request of a stream means. Some are no news of health; that the server is busy is news if
+// it has been so for long.
+func judge(err error, long bool) (s state, news bool) {
 	if err == nil {
 		return state{health: good}, true
 	}
@@ -40,7 +41,7 @@ func judge(err error) (s state, news bool) {
 	}
 	st := status.Status()
 	switch {
-	case apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsTooManyRequests(err),
+	case apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsTooManyRequests(err) && !long,
 		apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge), unserved(err):
 		return state{}, false
 	case st.Code == http.StatusUnauthorized || st.Code == http.StatusForbidden:

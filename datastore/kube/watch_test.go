@@ -25,6 +25,7 @@ type seen struct {
 	world   map[string]datastore.Event // those that are there
 	log     []string                   // +key, !key, -key
 	last    datastore.Batch
+	bad     bool // a kind was named, at any time
 }
 
 func watchKinds(t *testing.T, s datastore.Store, o datastore.WatchOptions) *seen {
@@ -60,7 +61,7 @@ func (w *seen) batch(b datastore.Batch) error {
 	if w.last.InSync && !b.InSync {
 		w.t.Error("in sync no more")
 	}
-	w.last = b
+	w.last, w.bad = b, w.bad || b.Status.Kinds != nil
 	close(w.changed)
 	w.changed = make(chan struct{})
 	return nil
@@ -232,6 +233,50 @@ func TestFailingKind(t *testing.T) {
 	}
 	f.set(netsets, 0)
 	w.untilInSync()
+}
+
+// TestBusyKind: a server that says for long that it is busy is one that can't give the kind, at first and later.
+func TestBusyKind(t *testing.T) {
+	f := newFake(t)
+	f.put(netsets, "default/a", "", "")
+	f.put("tiers.projectcalico.org", "x", "", "")
+	f.set(netsets, http.StatusTooManyRequests)
+	w := watchKinds(t, f.open(), kindsOf("NetworkSet", "Tier"))
+	bad := func() bool {
+		return errors.Is(w.last.Status.Kinds["NetworkSet"], datastore.ErrUnavailable) && len(w.last.Status.Kinds) == 1 && w.last.Status.Connected
+	}
+	w.until("the bad news", func() bool { return bad() && !w.last.InSync && w.world["Tier/x"].Object != nil })
+	f.set(netsets, 0)
+	w.untilWorld("NetworkSet/default/a", "Tier/x")
+	w.until("good news", func() bool { return w.last.Status.Kinds == nil })
+	f.set(netsets, http.StatusTooManyRequests)
+	w.until("the bad news again", bad)
+	f.put(netsets, "default/b", "", "")
+	f.set(netsets, 0)
+	w.untilWorld("NetworkSet/default/a", "NetworkSet/default/b", "Tier/x")
+	w.until("good news again", func() bool { return w.last.Status.Kinds == nil })
+	w.wantTold("+NetworkSet/default/a +NetworkSet/default/b +Tier/x")
+}
+
+// TestBusyForAMoment: that is no news.
+func TestBusyForAMoment(t *testing.T) {
+	f := newFake(t)
+	f.put(netsets, "default/a", "", "")
+	s := f.open()
+	s.pace.busy = time.Hour
+	w := watchKinds(t, s, kindsOf("NetworkSet", "Tier"))
+	w.untilInSync()
+	before := f.asked(netsets)
+	f.set(netsets, http.StatusTooManyRequests)
+	waitFor(t, "some more requests", func() bool { return f.asked(netsets) > before+8 })
+	f.put(netsets, "default/b", "", "")
+	f.set(netsets, 0)
+	w.untilWorld("NetworkSet/default/a", "NetworkSet/default/b")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.bad {
+		t.Error("a moment was told of")
+	}
 }
 
 func TestExpiredRevision(t *testing.T) {
