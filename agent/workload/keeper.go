@@ -280,27 +280,36 @@ func (k *Keeper) evict(ctx context.Context, e ledger.Entry, addrs []netip.Addr) 
 
 // shut closes a workload whose address is another one's.
 func (k *Keeper) shut(ctx context.Context, e ledger.Entry) error {
-	k.mu.Lock()
-	was := k.closed[e.ID()]
-	k.closed[e.ID()] = true
-	k.mu.Unlock()
-	if was {
+	if k.isClosed(e) {
 		return nil
 	}
 	k.w.o.Log.Error("a workload's address is another one's by now: it is closed; delete it to have it made anew", "endpoint", e.Namespace+"/"+e.Name,
 		"addresses", e.Addrs)
-	return k.w.closed(ctx, e, "its address is another one's by now")
+	if err := k.w.closed(ctx, e, "its address is another one's by now"); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed[e.ID()] = true
+	return nil
 }
 
 // open lets a workload in again that was closed.
 func (k *Keeper) open(ctx context.Context, e ledger.Entry) error {
-	k.mu.Lock()
-	was := k.closed[e.ID()]
-	delete(k.closed, e.ID())
-	k.mu.Unlock()
-	if !was {
+	if !k.isClosed(e) {
 		return nil
 	}
-	_, err := k.w.o.Graph.Attached(ctx, e.ID(), graphEntry(e))
-	return err
+	if _, err := k.w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.closed, e.ID())
+	return nil
+}
+
+func (k *Keeper) isClosed(e ledger.Entry) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.closed[e.ID()]
 }

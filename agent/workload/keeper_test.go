@@ -1,12 +1,14 @@
 package workload
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/calcgraph"
 	"github.com/tortie/tortie/datastore"
 	"github.com/tortie/tortie/drivers"
 	"github.com/tortie/tortie/internal/agentapi"
@@ -220,6 +222,49 @@ func TestChainedAddressOfAnother(t *testing.T) {
 		w.o.Addresses = newPools(h.store, true) // that has read the block since
 		if e := h.attached[endpointID("s1")]; k.look(t.Context()) || h.attached[endpointID("s1")].Closed != "" {
 			t.Errorf("the graph has %+v, though it has its address", e)
+		}
+	})
+}
+
+// refusing is a graph that can't be told now.
+type refusing struct {
+	*host
+	err error
+}
+
+func (r *refusing) Attached(ctx context.Context, id drivers.EndpointID, e *calcgraph.LedgerEntry) (uint64, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	return r.host.Attached(ctx, id, e)
+}
+
+// TestKeeperTellsAgain: a workload is closed, and open again, once the graph has been told so.
+func TestKeeperTellsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, w, k, addr := restored(t)
+		g := &refusing{host: h, err: context.DeadlineExceeded}
+		w.o.Graph = g
+		h.hold(addr, "thief", "node2")
+		if !h.settle(k) {
+			t.Error("nothing is left to do")
+		}
+		g.err = nil
+		if k.look(t.Context()); len(h.attached) != 0 {
+			t.Error("the pod is not closed, though the graph can be told")
+		}
+		if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.o.Addresses = newPools(h.store, true) // that has read the block since
+		g.err = context.DeadlineExceeded
+		if !k.look(t.Context()) {
+			t.Error("nothing is left to do")
+		}
+		g.err = nil
+		h.tell(k)
+		if k.look(t.Context()) || len(h.attached) != 1 {
+			t.Error("the pod is not open again, though the graph can be told")
 		}
 	})
 }
