@@ -102,7 +102,11 @@ func Run(ctx context.Context, d Deps) (err error) {
 		return err
 	}
 	for _, b := range a.ledger.Bad() {
-		a.log.Error("a ledger entry is damaged: its workload is closed until it is attached again", "file", b.File, "err", b.Err)
+		what := "a ledger entry is damaged: its workload is closed until it is attached again"
+		if b.Unread {
+			what = "a ledger entry could not be read: its workload is closed until it is attached again, or the agent can read it when it starts"
+		}
+		a.log.Error(what, "file", b.File, "err", b.Err)
 	}
 	if err := agentapi.SweepNotes(a.notesDir()); err != nil {
 		a.log.Error("removing unfinished notes", "err", err)

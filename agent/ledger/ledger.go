@@ -87,8 +87,10 @@ func (e *InUse) Error() string {
 
 // Bad is an entry that can't be read. The interface that it was about has no endpoint, so its traffic is dropped.
 type Bad struct {
-	File string // where it was set aside
+	File string // where it was set aside, or where it has stayed
 	Err  error
+	// Unread: the disk, or the system, would not let it be read. It has stayed where it was, and the next start may read it.
+	Unread bool
 }
 
 // Ledger is safe for concurrent use; writes of one entry must not overlap.
@@ -99,9 +101,10 @@ type Ledger struct {
 
 	mu      sync.RWMutex
 	entries map[drivers.EndpointID]Entry
+	unread  map[string]bool // files
 }
 
-// Open reads the ledger in dir, which it makes if it has to. Entries that can't be read are set aside, see Bad.
+// Open reads the ledger in dir, which it makes if it has to. Entries that are damaged are set aside, see Bad.
 func Open(dir string, w durable.Writer) (*Ledger, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the ledger's directory: %w", err)
@@ -113,10 +116,16 @@ func Open(dir string, w durable.Writer) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing the ledger: %w", err)
 	}
-	l := &Ledger{dir: dir, w: w, entries: map[drivers.EndpointID]Entry{}}
+	l := &Ledger{dir: dir, w: w, entries: map[drivers.EndpointID]Entry{}, unread: map[string]bool{}}
 	for _, f := range files {
 		e, err := readEntry(f)
 		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		var reading *fs.PathError
+		if errors.As(err, &reading) {
+			l.unread[f] = true
+			l.bad = append(l.bad, Bad{File: f, Err: err, Unread: true})
 			continue
 		}
 		if err != nil {
@@ -229,6 +238,17 @@ func (l *Ledger) reserve(e Entry) (old Entry, had bool, err error) {
 	return old, had, nil
 }
 
+// Forget removes the entry of id if Open could not read it: what it was about is being unplugged.
+func (l *Ledger) Forget(id drivers.EndpointID) error {
+	l.mu.RLock()
+	unread := l.unread[l.file(id)]
+	l.mu.RUnlock()
+	if !unread {
+		return nil
+	}
+	return l.Remove(id)
+}
+
 // Remove removes the entry of id; a missing one is no error.
 func (l *Ledger) Remove(id drivers.EndpointID) error {
 	if err := l.w.Remove(l.file(id)); err != nil {
@@ -237,6 +257,7 @@ func (l *Ledger) Remove(id drivers.EndpointID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.entries, id)
+	delete(l.unread, l.file(id))
 	return nil
 }
 

@@ -159,6 +159,56 @@ func TestDamagedEntryIsSetAside(t *testing.T) {
 	}
 }
 
+// TestUnreadEntryStays: an entry that the system won't let be read is not damaged. It stays where it is for the next start,
+// unless it is replaced or forgotten.
+func TestUnreadEntryStays(t *testing.T) {
+	for name, c := range map[string]struct {
+		do   func(l *Ledger) error
+		want []Entry // of the next start, if reading works again
+	}{
+		"nothing":        {func(*Ledger) error { return nil }, []Entry{entry(1), entry(2)}},
+		"forget another": {func(l *Ledger) error { return l.Forget(entry(2).ID()) }, []Entry{entry(1), entry(2)}},
+		"forget":         {func(l *Ledger) error { return l.Forget(entry(1).ID()) }, []Entry{entry(2)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l := open(t, dir, durable.Writer{})
+			for i := 1; i < 3; i++ {
+				if err := l.Put(entry(i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			file := filepath.Join(dir, fileName(entry(1).ID()))
+			good, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// A link to itself can't be opened, whoever tries.
+			if err := errors.Join(os.Remove(file), os.Symlink(file, file)); err != nil {
+				t.Fatal(err)
+			}
+			l = open(t, dir, durable.Writer{})
+			if d := cmp.Diff([]Entry{entry(2)}, l.List(), equateAddr); d != "" {
+				t.Error(d)
+			}
+			if bad := l.Bad(); len(bad) != 1 || bad[0].File != file || !bad[0].Unread {
+				t.Fatalf("bad: %v", bad)
+			}
+			if err := c.do(l); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Lstat(file); err == nil {
+				if err := errors.Join(os.Remove(file), os.WriteFile(file, good, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if d := cmp.Diff(c.want, open(t, dir, durable.Writer{}).List(), equateAddr); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
 // TestKilledAnywhere stops the ledger before each of its steps, and looks at what the next start finds.
 func TestKilledAnywhere(t *testing.T) {
 	errKilled := errors.New("killed")

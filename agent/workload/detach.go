@@ -58,10 +58,13 @@ func (w *Workloads) clear(ctx context.Context, id drivers.EndpointID) error {
 		if err := w.unplugLost(ctx, id); err != nil {
 			return waitError("detach", err)
 		}
-		// An entry that was damaged may have left its interface behind.
+		// An entry that could not be read may have left its interface behind.
 		a := drivers.Attachment{ID: id, HostIface: ledger.HostIface(w.o.Prefix, id.Sandbox, id.Interface)}
 		if err := w.o.Attacher.Detach(ctx, a); err != nil {
 			return fmt.Errorf("detach: removing the interface: %w", err)
+		}
+		if err := w.o.Ledger.Forget(id); err != nil {
+			return err
 		}
 		return w.reclaim(ctx, id)
 	}

@@ -110,7 +110,7 @@ func RemoveNote(dir, sandbox, iface string) error {
 }
 
 // ReadNotes returns the notes in dir. One that makes no sense is set aside, under a name that ends in ".bad", and told of in
-// the error; the others are returned beside it.
+// the error; so is one that can't be read now, which stays. The others are returned beside it.
 func ReadNotes(dir string) ([]Note, error) {
 	es, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -129,6 +129,8 @@ func ReadNotes(dir string) ([]Note, error) {
 		n, err := readNote(dir, path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
+		case errors.As(err, new(*fs.PathError)): // it may be good, and is read the next time
+			errs = append(errs, fmt.Errorf("reading a note: %w", err))
 		case err != nil:
 			errs = append(errs, fmt.Errorf("note %s: %w", path, errors.Join(err, os.Rename(path, path+badSuffix))))
 		default:

@@ -1,6 +1,7 @@
 package agentapi
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -79,5 +80,31 @@ func TestSweepNotes(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 || left[0] != young {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// TestUnreadNoteStays: a note that the system won't let be read is not a bad one.
+func TestUnreadNoteStays(t *testing.T) {
+	dir := t.TempDir()
+	want := Note{Sandbox: "s1", Interface: "eth0", Written: time.Unix(1, 0).UTC()}
+	if err := WriteNote(dir, want); err != nil {
+		t.Fatal(err)
+	}
+	path := notePath(dir, "s1", "eth0")
+	// A link to itself can't be opened, whoever tries.
+	if err := errors.Join(os.Rename(path, path+".good"), os.Symlink(path, path)); err != nil {
+		t.Fatal(err)
+	}
+	if ns, err := ReadNotes(dir); err == nil || len(ns) != 0 {
+		t.Errorf("%v, %v", ns, err)
+	}
+	if err := os.Rename(path+".good", path); err != nil {
+		t.Fatal(err)
+	}
+	if ns, err := ReadNotes(dir); err != nil || !cmp.Equal(ns, []Note{want}) {
+		t.Errorf("%v, %v", ns, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left are %v, %v", left, err)
 	}
 }
