@@ -18,6 +18,21 @@ func (c *chained) look() bool {
 	return moved
 }
 
+// twice are workloads that say that they have the same interface: the dataplane trusts none of them.
+func (c *chained) twice() []Problem {
+	var out []Problem
+	for iface, all := range c.ifaces {
+		if len(all) < 2 {
+			continue
+		}
+		for a := range all {
+			out = append(out, Problem{Key: a.entry.Name, Reason: "workload " + a.id.Sandbox + "/" + a.id.Interface + " denies everything: interface " + iface +
+				" is another workload's, too"})
+		}
+	}
+	return out
+}
+
 // lead has routes lead to a workload, unless somebody else's do.
 func (es *endpoints) lead(a *attachment) {
 	if a.entry.Chained {

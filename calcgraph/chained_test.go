@@ -2,6 +2,7 @@ package calcgraph
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/tortie/tortie/api"
@@ -48,6 +49,27 @@ func TestChained(t *testing.T) {
 	s.Merge(g.Flush(), nil)
 	if w := s.Endpoints[id]; w == nil || w.Degraded != "" || len(w.Profiles) != 1 {
 		t.Errorf("open again: %v", w)
+	}
+	other := id
+	other.Sandbox = "s2"
+	both := func() (n int) {
+		for _, p := range g.Problems() {
+			if strings.Contains(p.Reason, "interface veth1 is another workload's, too") {
+				n++
+			}
+		}
+		return n
+	}
+	if both() != 0 {
+		t.Errorf("one has it: %v", g.Problems())
+	}
+	g.Attached(other, &LedgerEntry{Name: api.Key{Namespace: "default", Name: "w2"}, Iface: "veth1", Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, Chained: true})
+	if s.Merge(g.Flush(), nil); both() != 2 {
+		t.Errorf("two have it: %v", g.Problems())
+	}
+	g.Attached(other, nil)
+	if s.Merge(g.Flush(), nil); both() != 0 {
+		t.Errorf("one has it again: %v", g.Problems())
 	}
 	plain := *e
 	plain.Chained = false

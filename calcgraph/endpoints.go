@@ -209,7 +209,7 @@ func (es *endpoints) configure(c Config) {
 
 // problems are workloads that deny everything, and source prefixes and floating addresses that don't count.
 func (es *endpoints) problems() []Problem {
-	var out []Problem
+	out := es.chained.twice()
 	for _, a := range es.ledger {
 		if a.why != "" {
 			out = append(out, Problem{Key: a.entry.Name, Reason: "workload " + a.id.Sandbox + "/" + a.id.Interface + " denies everything: " + a.why})

@@ -78,6 +78,31 @@ func TestChainedAttach(t *testing.T) {
 	}
 }
 
+// TestChainedOfAnotherBoot: another plugin may give an interface the same name after a reboot. Whose it was is given up, or both
+// would be denied.
+func TestChainedOfAnotherBoot(t *testing.T) {
+	for boot, kept := range map[string]bool{"boot1": true, "boot0": false, "": true} {
+		h := newHost(t)
+		w := h.begin()
+		w.o.Attacher = &finding{T: t, made: drivers.Attached{HostIface: "eni7"}}
+		if _, err := h.ask(w, agentapi.AttachRequest{Sandbox: "s7", Chained: true, Addresses: addrs("10.9.0.7")}); err != nil {
+			t.Fatal(err)
+		}
+		e, _ := w.o.Ledger.Get(endpointID("s7"))
+		e.BootID = boot
+		if err := w.o.Ledger.Put(e); err != nil {
+			t.Fatal(err)
+		}
+		_, w = h.restarted(w)
+		if err := w.Restore(t.Context(), []drivers.HostIface{{Name: "eni7"}}); err != nil {
+			t.Fatal(err)
+		}
+		if (h.attached[e.ID()] != nil) != kept {
+			t.Errorf("of boot %q: the graph has %v", boot, h.attached)
+		}
+	}
+}
+
 // recorder is a dataplane that remembers what it was asked for, in order.
 type recorder struct {
 	*host
@@ -91,6 +116,11 @@ func (r *recorder) WaitEnforced(ctx context.Context, id drivers.EndpointID, gene
 	}
 	r.log = append(r.log, "enforced")
 	return r.host.WaitEnforced(ctx, id, generation, since)
+}
+
+func (r *recorder) Renew(ctx context.Context) error {
+	r.log = append(r.log, "renew")
+	return r.host.Renew(ctx)
 }
 
 func (r *recorder) CutFlows(ctx context.Context, addrs []netip.Addr) error {

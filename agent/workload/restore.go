@@ -12,8 +12,8 @@ import (
 )
 
 // Restore tells the graph of the workloads in the ledger. host is the host's interfaces, nil if nobody knows them: an
-// entry of an earlier boot whose interface is gone is given up. Detaches are served meanwhile: what counts is what the
-// ledger says of an entry when its turn comes.
+// entry of an earlier boot whose interface is gone, or may be another one by now, is given up. Detaches are served
+// meanwhile: what counts is what the ledger says of an entry when its turn comes.
 func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error {
 	there := map[string]bool{}
 	for _, i := range host {
@@ -24,7 +24,7 @@ func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error
 		return err
 	}
 	err = w.eachPlugged(ctx, func(e ledger.Entry) error {
-		if e.BootID == w.o.BootID || host == nil || there[e.HostIface] {
+		if e.BootID == w.o.BootID || !w.remade(e) && (host == nil || there[e.HostIface]) {
 			return nil
 		}
 		w.o.Log.Info("a workload is gone since the last boot", "sandbox", e.Sandbox, "interface", e.Interface, "endpoint", e.Namespace+"/"+e.Name)
@@ -63,6 +63,12 @@ func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error
 		}
 	}
 	return w.o.Graph.LedgerRead(ctx)
+}
+
+// remade says of an entry of another boot that its interface is not the one of then, whatever its name: another plugin may give
+// a name again, and no sandbox outlives a boot.
+func (w *Workloads) remade(e ledger.Entry) bool {
+	return e.Chained && e.BootID != "" && w.o.BootID != ""
 }
 
 // giveUp has the ledger know that a workload is gone, now or when Run tries again. The caller holds its lock.
