@@ -87,6 +87,12 @@ func TestDamagedChained(t *testing.T) {
 	open("attached", true)
 	damage()
 	open("its entry is damaged", false)
+	n.eventually("what is established is cut", func() error {
+		if cut := n.world.Cut(); len(cut) != 2 { // the first by the attach
+			return fmt.Errorf("%v", cut)
+		}
+		return nil
+	})
 	restart()
 	open("after another restart", false)
 	if why := fmt.Sprint(n.status().Problems); !strings.Contains(why, "the ledger has lost it") {

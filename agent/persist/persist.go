@@ -99,7 +99,8 @@ type Start struct {
 	State *drivers.State
 	// Why says, for people, how it came to that.
 	Why string
-	// Workloads is what is known of the workloads that the dataplane has, in this boot; of each its identity, name and interface.
+	// Workloads is what is known of the workloads that the dataplane has, in this boot; of each its identity, name,
+	// interface and addresses.
 	Workloads []drivers.Endpoint
 	// Problem says why there was no State to be found where there should have been one; nil if all is well.
 	Problem error
@@ -158,7 +159,7 @@ func workloadsOf(s *drivers.State) []drivers.Endpoint {
 	var out []drivers.Endpoint
 	for id, e := range s.Endpoints {
 		if id.Kind == drivers.Workload {
-			out = append(out, drivers.Endpoint{ID: id, Name: e.Name, Iface: e.Iface})
+			out = append(out, drivers.Endpoint{ID: id, Name: e.Name, Iface: e.Iface, Addrs: e.Addrs})
 		}
 	}
 	return out

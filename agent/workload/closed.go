@@ -3,6 +3,8 @@ package workload
 import (
 	"context"
 	"maps"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -18,13 +20,58 @@ const whyLost = "the ledger has lost it"
 // closed has a workload pass nothing. Without an endpoint an interface of ours does that. One that another plugin has made has
 // a name like any of the host's: it needs an endpoint that denies everything.
 func (w *Workloads) closed(ctx context.Context, e ledger.Entry, why string) error {
-	var g *calcgraph.LedgerEntry
-	if e.Chained {
-		g = graphEntry(e)
-		g.Closed = why
+	if !e.Chained {
+		_, err := w.o.Graph.Attached(ctx, e.ID(), nil)
+		return err
 	}
-	_, err := w.o.Graph.Attached(ctx, e.ID(), g)
-	return err
+	g := graphEntry(e)
+	g.Closed = why
+	return w.deny(ctx, e.ID(), g, e.Addrs)
+}
+
+// deny has an endpoint deny everything, and soon cuts its flows: what is established passes it otherwise.
+func (w *Workloads) deny(ctx context.Context, id drivers.EndpointID, e *calcgraph.LedgerEntry, addrs []netip.Addr) error {
+	if _, err := w.o.Graph.Attached(ctx, id, e); err != nil {
+		return err
+	}
+	w.denied.mu.Lock()
+	w.denied.addrs = append(w.denied.addrs, addrs...)
+	w.denied.mu.Unlock()
+	w.Kick()
+	return nil
+}
+
+// denied are addresses whose flows are to be cut once the dataplane denies new ones.
+type denied struct {
+	mu    sync.Mutex
+	addrs []netip.Addr
+}
+
+// cutDenied cuts the flows of workloads that were closed, and reports whether that is left to do.
+func (w *Workloads) cutDenied(ctx context.Context) (left bool) {
+	w.denied.mu.Lock()
+	addrs := slices.Clone(w.denied.addrs)
+	w.denied.mu.Unlock()
+	if len(addrs) == 0 {
+		return false
+	}
+	if w.o.Ready() != "" { // the dataplane is not the graph's yet
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
+	defer cancel()
+	err := w.o.Plane.Renew(ctx)
+	if err == nil {
+		err = w.o.Plane.CutFlows(ctx, addrs)
+	}
+	if err != nil {
+		w.o.Log.Error("cutting the flows of workloads that are closed: it is tried again", "addresses", addrs, "err", err)
+		return true
+	}
+	w.denied.mu.Lock()
+	defer w.denied.mu.Unlock()
+	w.denied.addrs = w.denied.addrs[len(addrs):]
+	return false
 }
 
 // lost are workloads on interfaces that another plugin has made, which the dataplane had before the agent started, and the
@@ -89,9 +136,8 @@ func (w *Workloads) closeOneLost(ctx context.Context, e drivers.Endpoint) error 
 	w.o.Log.Error("a workload that another plugin has plugged in is not in the ledger: it is closed until it is attached again", "endpoint", e.Name,
 		"sandbox", e.ID.Sandbox, "interface", e.Iface)
 	namespace, name, _ := strings.Cut(e.Name, "/")
-	_, err = w.o.Graph.Attached(ctx, e.ID, &calcgraph.LedgerEntry{Name: api.Key{Namespace: namespace, Name: name}, Iface: e.Iface, Chained: true,
-		Closed: whyLost})
-	return err
+	return w.deny(ctx, e.ID, &calcgraph.LedgerEntry{Name: api.Key{Namespace: namespace, Name: name}, Iface: e.Iface, Chained: true,
+		Closed: whyLost}, e.Addrs)
 }
 
 // unplugLost is the detach of a workload that the ledger may have lost. The caller holds its lock.

@@ -216,6 +216,11 @@ func TestChainedAddressOfAnother(t *testing.T) {
 		if e := h.attached[endpointID("s1")]; e == nil || e.Closed == "" || e.Iface != "veth7" || !e.Chained {
 			t.Errorf("the graph has %+v", e)
 		}
+		plane := &recorder{host: h}
+		w.o.Plane = plane
+		if w.finish(t.Context()) || w.finish(t.Context()) || !slices.Equal(plane.log, []string{"renew", "cut"}) {
+			t.Errorf("what is established is not cut once it is denied: %v", plane.log)
+		}
 		if _, err := give.Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
 			t.Fatal(err)
 		}

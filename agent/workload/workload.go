@@ -120,6 +120,7 @@ type Workloads struct {
 	kick   chan struct{}
 	strays strays
 	lost   *lost
+	denied denied
 	gone   ids // plugged in by the ledger, which could not be written
 }
 
@@ -165,6 +166,7 @@ func (w *Workloads) finish(ctx context.Context) (left bool) {
 	left = w.settleAll(ctx)
 	left = w.collect(ctx) || left
 	left = w.giveUpRest(ctx) || left
+	left = w.cutDenied(ctx) || left
 	var more atomic.Bool
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, finishAtOnce)
