@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -60,7 +61,7 @@ func (c *collector) step(ctx context.Context) error {
 			AuditOptions: ipam.AuditOptions{InUse: c.uses.list}, Grace: s.grace, Confirm: confirm.unused,
 		})
 	}
-	if blocks, berr := listed[*api.IPAMBlock](c.w, "IPAMBlock"); berr == nil {
+	if blocks, berr := listed[*api.IPAMBlock](c.w, "IPAMBlock"); berr == nil || errors.Is(berr, datastore.ErrUnreadable) {
 		pools, _ := listed[*api.IPPool](c.w, "IPPool") // what can't be read has no name
 		c.metrics.count(blocks, pools, done)
 	}

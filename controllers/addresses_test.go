@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,6 +104,92 @@ func TestOldWatch(t *testing.T) {
 	b.podsErr = nil
 	if err := c.step(t.Context()); err != nil || len(b.owners()) != 0 {
 		t.Errorf("%v, left %v", err, b.owners())
+	}
+}
+
+// TestUnreadableBlock has objects in the store that can't be read: leaks of others come back all the same, and the error says
+// which those are.
+func TestUnreadableBlock(t *testing.T) {
+	for _, kind := range []string{"IPAMBlock", "BlockAffinity"} {
+		t.Run(kind, func(t *testing.T) {
+			b := newBench(t, poolYAML("v4", "10.0.0.0/24", ", blockSize: 28"), nodeYAML("n1", ""), nodeYAML("n2", ""))
+			bad, gone := b.pod("prod", "bad", "u1", "n1"), b.pod("prod", "gone", "u2", "n2")
+			b.sandbox(bad, "sandbox1")
+			b.sandbox(gone, "sandbox2")
+			delete(b.pods, "prod/bad") // of an unreadable block nobody knows that
+			name := ipam.BlockKey(bad.held[0].Block).Name
+			if kind == "BlockAffinity" {
+				name = "n1-" + name
+				b.pod("prod", "bad", "u1", "n1")
+			}
+			key := api.Key{Kind: kind, Name: name}
+			raw := []byte(`{"spec":{"cidr":"` + bad.held[0].Block.String() + `","allocations":"all","state":17}}`)
+			b.store.SetRaw(key, raw)
+			c := b.collector(b.store, b)
+			step := func() (err error) {
+				for range 4 { // two graces
+					b.see()
+					b.w.take(unreadable(kind, name))
+					err = c.step(t.Context())
+					b.now = b.now.Add(ipam.DefaultGrace/2 + time.Second)
+				}
+				return err
+			}
+			if err := step(); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("the error does not name %s: %v", key, err)
+			}
+			delete(b.pods, "prod/gone")
+			if err := step(); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("the error does not name %s: %v", key, err)
+			}
+			all := b.owners()
+			if o, ok := all[gone.held[0].Addr]; ok {
+				t.Errorf("%s is still %+v's", gone.held[0].Addr, o)
+			}
+			if kind == "BlockAffinity" && all[bad.held[0].Addr].Pod != "bad" {
+				t.Errorf("left: %v", all)
+			}
+			if _, err := b.store.Get(t.Context(), key); !errors.Is(err, datastore.ErrUnreadable) {
+				t.Errorf("%s is not as it was: %v", key, err)
+			}
+			affinities, blocks := map[string]float64{"IPAMBlock": 2, "BlockAffinity": 1}, map[string]float64{"IPAMBlock": 0, "BlockAffinity": 1}
+			if n := len(stored[*api.BlockAffinity](b, "BlockAffinity")); float64(n) != affinities[kind] {
+				t.Errorf("%d affinities can be read", n)
+			}
+			m := b.metrics.addresses
+			if n := testutil.ToFloat64(m.blocks.WithLabelValues("n1", "v4")); n != blocks[kind] {
+				t.Errorf("%v blocks of n1 are counted", n)
+			}
+			if n := testutil.ToFloat64(m.reclaimed.WithLabelValues("n2", "v4")); n != 1 {
+				t.Errorf("%v addresses are counted as taken back", n)
+			}
+		})
+	}
+}
+
+// TestOwnerNobodyCanAskFor keeps an address whose pod has a name that no request can have, and takes back those of others.
+func TestOwnerNobodyCanAskFor(t *testing.T) {
+	b := newBench(t, poolYAML("v4", "10.0.0.0/24", ""), nodeYAML("n1", ""))
+	first, odd, last := b.pod("prod", "first", "u1", "n1"), b.pod("prod", "a/b", "u2", "n1"), b.pod("prod", "last", "u3", "n1")
+	for _, p := range []*pod{first, odd, last} {
+		b.sandbox(p, "sandbox"+string(p.uid))
+	}
+	clear(b.pods)
+	c := b.collector(b.store, b)
+	var err error
+	for range 4 {
+		b.see()
+		err = c.step(t.Context())
+		b.now = b.now.Add(ipam.DefaultGrace/2 + time.Second)
+	}
+	if err == nil || !strings.Contains(err.Error(), odd.held[0].Addr.String()) {
+		t.Errorf("error %v", err)
+	}
+	if all := b.owners(); len(all) != 1 || all[odd.held[0].Addr].Pod != "a/b" {
+		t.Errorf("left: %v", all)
+	}
+	if n := testutil.ToFloat64(b.metrics.addresses.candidates.WithLabelValues("n1", "v4")); n != 1 {
+		t.Errorf("%v candidates", n)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	kerrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -295,9 +296,26 @@ func TestLivingPods(t *testing.T) {
 			t.Errorf("%+v: %v, %v", tc.owner, got, err)
 		}
 	}
-	client.PrependReactor("get", "pods", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errAway })
-	if _, err := r.lives(t.Context(), api.Owner{Namespace: "prod", Pod: "web", UID: "u0"}); !errors.Is(err, errAway) {
-		t.Errorf("the server is away: %v", err)
+	for _, o := range []api.Owner{{Namespace: "prod", Pod: "a/b"}, {Namespace: "prod", Pod: ".."}, {Namespace: "%", Pod: "web"}, {Pod: "web"}} {
+		if lives, err := r.lives(t.Context(), o); lives || err == nil || errors.Is(err, datastore.ErrUnavailable) {
+			t.Errorf("nobody can ask for %+v: %v, %v", o, lives, err)
+		}
+	}
+	for _, tc := range []struct {
+		err  error
+		away bool
+	}{
+		{errors.New("connection refused"), true},
+		{kerrors.NewServiceUnavailable("it starts"), true},
+		{kerrors.NewTooManyRequests("later", 1), true},
+		{kerrors.NewForbidden(corev1.Resource("pods"), "web", errors.New("no role")), false},
+		{kerrors.NewInternalError(errors.New("it can't be decrypted")), false},
+	} {
+		client.PrependReactor("get", "pods", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, tc.err })
+		_, err := r.lives(t.Context(), api.Owner{Namespace: "prod", Pod: "web", UID: "u0"})
+		if !errors.Is(err, tc.err) || errors.Is(err, datastore.ErrUnavailable) != tc.away {
+			t.Errorf("the server says %v: %v", tc.err, err)
+		}
 	}
 }
 

@@ -2,29 +2,48 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	kerrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/tortie/tortie/api"
+	"github.com/tortie/tortie/datastore"
 )
 
 // podReader asks the API server.
 type podReader struct{ core corev1client.PodsGetter }
 
-// lives implements pods. A finished pod has no sandbox any more, and never gets one again.
+// lives implements pods. A finished pod has no sandbox any more, and never gets one again. An error wraps ErrUnavailable if
+// other pods can't be asked for either.
 func (r *podReader) lives(ctx context.Context, o api.Owner) (bool, error) {
+	// Without a namespace, the server would not find what it takes for another kind of request.
+	if o.Namespace == "" || len(path.IsValidPathSegmentName(o.Namespace)) > 0 || len(path.IsValidPathSegmentName(o.Pod)) > 0 {
+		return false, fmt.Errorf("reading pod %q of namespace %q: nobody can ask for such names", o.Pod, o.Namespace)
+	}
 	p, err := r.core.Pods(o.Namespace).Get(ctx, o.Pod, metav1.GetOptions{})
 	if kerrors.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("reading pod %s/%s: %w", o.Namespace, o.Pod, err)
+		err = fmt.Errorf("reading pod %s/%s: %w", o.Namespace, o.Pod, err)
+		if serverAway(err) {
+			err = fmt.Errorf("%w: %w", datastore.ErrUnavailable, err)
+		}
+		return false, err
 	}
 	return isOf(p, o), nil
+}
+
+// serverAway says that no answer came, or one that is about no request in particular.
+func serverAway(err error) bool {
+	var status kerrors.APIStatus
+	return !errors.As(err, &status) || kerrors.IsTooManyRequests(err) || kerrors.IsServiceUnavailable(err) ||
+		kerrors.IsServerTimeout(err) || kerrors.IsTimeout(err)
 }
 
 // isOf says whether an address with that owner is the pod's, and the pod still may use it. The kubelet knows a static pod

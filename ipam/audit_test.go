@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,73 @@ func TestLeaks(t *testing.T) {
 	}
 	if r := b.audit(a); len(r.Leaked) > 0 || r.Allocated != 5 {
 		t.Errorf("audit %+v", r)
+	}
+}
+
+// TestConfirm releases only what is confirmed, and asks no more once nobody answers.
+func TestConfirm(t *testing.T) {
+	errOdd, errAway := errors.New("nobody can ask"), fmt.Errorf("%w: a test says so", datastore.ErrUnavailable)
+	b := newBench(t, poolYAML("v4", "10.0.0.0/24", ""), poolYAML("v6", "fd00::/64", ""))
+	a := b.node("n1")
+	for i := range 6 {
+		b.assign(a, Request{Handle: fmt.Sprint("h", i), V4: true, V6: true})
+	}
+	says := map[string]error{"h1": errOdd, "h4": errAway}
+	asked := map[string]int{}
+	cleaner := b.node("cleaner")
+	collect := func() (Collected, error) {
+		clear(asked)
+		return cleaner.Collect(t.Context(), CollectOptions{Confirm: func(_ context.Context, l Allocation) (bool, error) {
+			asked[l.Handle]++
+			if l.Addr.Is4() && l.Handle != "h4" { // the first one of a handle is confirmed before the second one is asked about
+				return true, nil
+			}
+			return says[l.Handle] == nil, says[l.Handle]
+		}})
+	}
+	for range 2 {
+		b.now = b.now.Add(DefaultGrace)
+		done, err := collect()
+		if err == nil {
+			continue // too young
+		}
+		if !errors.Is(err, errAway) || asked["h5"] > 0 {
+			t.Errorf("%v, asked %v", err, asked)
+		}
+		if len(done.Released) > 0 || len(done.Candidates) != 12 {
+			t.Errorf("while nobody answers: %+v", done)
+		}
+	}
+	delete(says, "h4")
+	done, err := collect()
+	if !errors.Is(err, errOdd) || len(done.Released) != 10 || len(done.Candidates) != 2 {
+		t.Errorf("%v, %+v", err, done)
+	}
+	for _, l := range done.Candidates {
+		if l.Handle != "h1" {
+			t.Errorf("%s of %s is left", l.Addr, l.Handle)
+		}
+	}
+}
+
+// TestMistakesOfMany are told of a few objects.
+func TestMistakesOfMany(t *testing.T) {
+	var tr trouble
+	for i := range 25 {
+		tr.note(t.Context(), fmt.Errorf("mistake %d", i))
+	}
+	if text := tr.err().Error(); !strings.HasSuffix(text, "mistake 9\nand 15 more") || tr.away {
+		t.Errorf("%s", text)
+	}
+	tr.note(t.Context(), datastore.ErrUnavailable)
+	if !errors.Is(tr.err(), datastore.ErrUnavailable) || !tr.away {
+		t.Errorf("%v", tr.err())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	tr = trouble{}
+	if tr.note(ctx, errors.New("late")); !tr.away {
+		t.Error("the work goes on though its time is over")
 	}
 }
 

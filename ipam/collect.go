@@ -30,13 +30,14 @@ type CollectOptions struct {
 type Collected struct {
 	Released []Allocation
 	Objects  []Finding
-	// Candidates are leaks that are too young, or that Confirm has not confirmed.
+	// Candidates are leaks that are too young, that Confirm has not confirmed, or that could not be taken back.
 	Candidates []Allocation
 }
 
 // Collect is an audit that cleans up what has looked the same, and wrong, at an earlier call at least the grace ago: it
 // is to be called from time to time, by one allocator of the cluster. Everything that it does is compare-and-swap, so
-// that two of them, or a node that wakes up, do no harm.
+// that two of them, or a node that wakes up, do no harm. What can't be read, asked or written is left alone, and is in the
+// error, beside which all else has been done, unless the store is away.
 func (a *Allocator) Collect(ctx context.Context, o CollectOptions) (Collected, error) {
 	if o.Grace == 0 {
 		o.Grace = DefaultGrace
@@ -81,32 +82,25 @@ func (a *Allocator) collect(ctx context.Context, o CollectOptions) (Collected, e
 		return done, err
 	}
 	report := w.report()
-	now, seen := a.now(), map[string]time.Time{}
-	ripe := func(key string) bool {
-		first, ok := a.suspects[key]
-		if !ok || now.Before(first) {
-			first = now
-		}
-		seen[key] = first
-		return ok && now.Sub(first) >= o.Grace
-	}
-	handles := map[string]bool{} // that are not ripe in full
+	ripe := a.ripen(report, o.Grace)
+	kept := map[string]bool{} // handles that are not ripe in full, or that may be used
 	for _, l := range report.Leaked {
-		if !ripe(l.Addr.String() + " " + l.Token) {
-			handles[l.Handle] = true
+		if !ripe[leakKey(l)] {
+			kept[l.Handle] = true
 		}
 	}
-	if err := a.confirm(ctx, o, report.Leaked, handles); err != nil {
-		return done, err
-	}
+	var t trouble
+	a.confirm(ctx, o, report.Leaked, kept, &t)
 	for _, l := range report.Leaked {
-		if handles[l.Handle] {
+		if kept[l.Handle] || t.away {
 			done.Candidates = append(done.Candidates, l)
 			continue
 		}
 		ok, err := a.takeBack(ctx, w.rules, l)
 		if err != nil {
-			return done, err
+			t.note(ctx, fmt.Errorf("taking back %s: %w", l.Addr, err))
+			kept[l.Handle] = true
+			done.Candidates = append(done.Candidates, l)
 		}
 		if ok {
 			a.log.Info("leaked address released", "address", l.Addr, "handle", l.Handle, "node", l.Owner.Node)
@@ -114,41 +108,96 @@ func (a *Allocator) collect(ctx context.Context, o CollectOptions) (Collected, e
 		}
 	}
 	for _, f := range report.Objects {
-		if !ripe(f.Key.String() + " " + f.revision) {
+		if t.away {
+			break
+		}
+		if f.revision == "" { // there is nothing to compare with, maybe not even a name
+			t.note(ctx, fmt.Errorf("%s: %s", f.Key.Kind, f.Problem))
+			continue
+		}
+		if !ripe[findingKey(f)] {
 			continue
 		}
 		ok, err := a.mend(ctx, w, f)
 		if err != nil {
-			return done, fmt.Errorf("%v, which %s: %w", f.Key, f.Problem, err)
+			t.note(ctx, fmt.Errorf("%v, which %s: %w", f.Key, f.Problem, err))
 		}
 		if ok {
 			a.log.Info("address record cleaned up", "object", f.Key.String(), "problem", f.Problem)
 			done.Objects = append(done.Objects, f)
 		}
 	}
-	a.suspects = seen
-	return done, nil
+	return done, t.err()
 }
 
-// confirm adds to kept the handles of those of leaked that somebody uses after all.
-func (a *Allocator) confirm(ctx context.Context, o CollectOptions, leaked []Allocation, kept map[string]bool) error {
+func leakKey(l Allocation) string { return l.Addr.String() + " " + l.Token }
+
+func findingKey(f Finding) string { return f.Key.String() + " " + f.revision }
+
+// ripen keeps since when what looks wrong has done so, and says what has for the grace.
+func (a *Allocator) ripen(r Report, grace time.Duration) map[string]bool {
+	now, seen, ripe := a.now(), map[string]time.Time{}, map[string]bool{}
+	note := func(key string) {
+		first, ok := a.suspects[key]
+		if !ok || now.Before(first) {
+			first = now
+		}
+		seen[key], ripe[key] = first, ok && now.Sub(first) >= grace
+	}
+	for _, l := range r.Leaked {
+		note(leakKey(l))
+	}
+	for _, f := range r.Objects {
+		note(findingKey(f))
+	}
+	a.suspects = seen
+	return ripe
+}
+
+// trouble is what goes wrong with some objects, while work on the others goes on.
+type trouble struct {
+	errs []error
+	away bool // nothing more can be done
+}
+
+func (t *trouble) note(ctx context.Context, err error) {
+	if errors.Is(err, datastore.ErrUnavailable) || ctx.Err() != nil {
+		t.away = true
+		t.errs = slices.Insert(t.errs, 0, err)
+		return
+	}
+	t.errs = append(t.errs, err)
+}
+
+// err is the first few errors: they are for people.
+func (t *trouble) err() error {
+	const most = 10
+	if n := len(t.errs) - most; n > 0 {
+		return errors.Join(append(t.errs[:most:most], fmt.Errorf("and %d more", n))...)
+	}
+	return errors.Join(t.errs...)
+}
+
+// confirm adds to kept the handles of those of leaked that somebody uses after all, or of which nobody could tell.
+func (a *Allocator) confirm(ctx context.Context, o CollectOptions, leaked []Allocation, kept map[string]bool, t *trouble) {
 	if o.Confirm == nil {
-		return nil
+		return
 	}
 	for _, l := range leaked {
-		if kept[l.Handle] {
+		if kept[l.Handle] || t.away {
+			kept[l.Handle] = true
 			continue
 		}
 		unused, err := o.Confirm(ctx, l)
-		if err != nil {
-			return fmt.Errorf("asking who uses %s: %w", l.Addr, err)
-		}
-		if !unused {
+		switch {
+		case err != nil:
+			t.note(ctx, fmt.Errorf("asking who uses %s: %w", l.Addr, err))
+			kept[l.Handle] = true
+		case !unused:
 			a.log.Warn("an address that nobody seemed to use is used", "address", l.Addr, "handle", l.Handle, "node", l.Owner.Node)
 			kept[l.Handle] = true
 		}
 	}
-	return nil
 }
 
 // takeBack releases an allocation, if it still is the same. It does not share the batch that it runs in: the leader does
