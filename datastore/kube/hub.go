@@ -24,7 +24,7 @@ type hub struct {
 	waiting int // sources that have yet to be read as a whole
 	join    *joiner
 	joining int // of them, those that the joiner needs
-	// sweeping: a sweep comes for pods that wait for service accounts.
+	// sweeping: a sweep comes for pods that wait for service accounts, or whose status and blocks don't agree.
 	sweeping bool
 	patience time.Duration // between sweeps
 	claims   map[api.Key]event
@@ -155,18 +155,19 @@ func (h *hub) sync(t *table) {
 func (h *hub) flush() {
 	h.q.push(h.out...)
 	h.out = nil
-	if h.waiting == 0 && !h.sweeping && h.join.lacking() {
+	if h.waiting == 0 && !h.sweeping && (h.join.lacking() || h.join.aging()) {
 		h.sweeping = true
 		time.AfterFunc(h.patience, h.sweep)
 	}
 }
 
-// sweep ends that pods wait for service accounts which don't come.
+// sweep ends that pods wait for service accounts which don't come, and tells of addresses that nobody has given.
 func (h *hub) sweep() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.sweeping = false
 	h.tell(h.join.excuse(false))
+	h.tell(h.join.age())
 	h.flush()
 }
 
@@ -231,7 +232,7 @@ func (h *hub) rejoin(name, src string, it *item) {
 	switch {
 	case !h.wanted["WorkloadEndpoint"]:
 	case name == blocks:
-		h.tell(h.join.block(src, it.leases))
+		h.tell(h.join.block(src, it.cidr, it.leases))
 	case name == pools:
 		h.tell(h.join.pool(src, it.pool))
 	case name == namespaces && h.join.spaces != nil:
@@ -250,7 +251,7 @@ func (h *hub) tell(changes []joined) {
 	for _, c := range changes {
 		e := event{key: c.key, end: c.e, known: c.known}
 		if c.e != nil {
-			e.problems = c.e.problems
+			e.problems = c.e.told()
 		}
 		h.meet(&e)
 		h.out = append(h.out, e)

@@ -19,17 +19,18 @@ type endpoint struct {
 	uid      string
 	account  string // service account; "" = none
 	data     []byte // as JSON, without what is here beside it
-	partial  []string
 	problems []api.Problem
 	status   []netip.Addr // what the pod says of its addresses
+	partial  []string     // of its ports, and then of its status: those count unless a block says what it has
+	unread   int          // how many of partial are of its status
 	finished bool
 
-	addrs []netip.Addr // that it has: of its lease, and those of status that are nobody's to give
+	given // what blocks and pools make of that
 }
 
 func newEndpoint(w *api.WorkloadEndpoint, a convert.PodAddresses, problems []api.Problem) *endpoint {
 	e := &endpoint{key: api.KeyOf(w), rev: w.ResourceVersion, uid: string(w.UID), account: w.Spec.ServiceAccountName,
-		partial: w.Spec.Partial, problems: problems, status: a.IPs, finished: a.Finished}
+		partial: slices.Concat(w.Spec.Partial, a.Unread), unread: len(a.Unread), problems: problems, status: a.IPs, finished: a.Finished}
 	short := *w
 	short.TypeMeta, short.Namespace, short.Name, short.UID, short.ResourceVersion = metav1.TypeMeta{}, "", "", "", ""
 	short.Spec.IPNetworks = nil
@@ -45,17 +46,43 @@ func (e *endpoint) object() (*api.WorkloadEndpoint, error) {
 	}
 	w.APIVersion, w.Kind = api.GroupVersion, e.key.Kind
 	w.Namespace, w.Name, w.UID, w.ResourceVersion = e.key.Namespace, e.key.Name, types.UID(e.uid), e.rev
-	w.Spec.Partial = slices.Clone(e.partial)
-	for _, a := range e.addrs {
-		w.Spec.IPNetworks = append(w.Spec.IPNetworks, netip.PrefixFrom(a, a.BitLen()).String())
-	}
+	w.Spec.Partial = slices.Clone(e.lost())
+	w.Spec.IPNetworks, w.Spec.Foreign = networks(e.addrs), networks(e.foreign())
 	return w, nil
+}
+
+func networks(addrs []netip.Addr) []string {
+	var out []string
+	for _, a := range addrs {
+		out = append(out, netip.PrefixFrom(a, a.BitLen()).String())
+	}
+	return out
+}
+
+// lost is what can't be read of what e gives to sets.
+func (e *endpoint) lost() []string {
+	if e.leased {
+		return e.partial[:len(e.partial)-e.unread]
+	}
+	return e.partial
+}
+
+// told are the problems of e.
+func (e *endpoint) told() []api.Problem {
+	if e.odd == nil || !e.odd.lasting {
+		return e.problems
+	}
+	out := slices.Clone(e.problems)
+	for _, s := range e.odd.strays {
+		out = append(out, s.problem(e.key.Namespace+"/"+podOf(e.key.Name)))
+	}
+	return out
 }
 
 // same says that e and o are told alike, but for the revision.
 func (e *endpoint) same(o *endpoint) bool {
 	return e.key == o.key && e.uid == o.uid && string(e.data) == string(o.data) && slices.Equal(e.addrs, o.addrs) &&
-		slices.Equal(e.partial, o.partial) && slices.Equal(e.problems, o.problems)
+		slices.Equal(e.foreign(), o.foreign()) && slices.Equal(e.lost(), o.lost()) && slices.Equal(e.told(), o.told())
 }
 
 // joiner gives pods the addresses that blocks hold for their UIDs. It has no clock, no lock and no goroutine; what it
@@ -63,7 +90,7 @@ func (e *endpoint) same(o *endpoint) bool {
 //
 //	pods        ns/name  ->  endpoint            -+
 //	blocks      UID      ->  addresses, by block  +->  the endpoints that have changed
-//	pools       name     ->  prefix               |
+//	pools       name     ->  range                |
 //	namespaces  name                             -+
 //	accounts    ns/name                          -+
 //
@@ -74,8 +101,13 @@ type joiner struct {
 	pods   map[string]*endpoint
 	byUID  map[string][]string // sources of pods
 	leases map[string][]lease  // by UID
-	blocks map[string][]string // UIDs that a block has addresses for
-	pools  map[string]netip.Prefix
+	blocks map[string]held
+	pools  map[string]poolRange
+	ranges ranges // of blocks
+	// loose holds the pods that have addresses of status in disabled pools, and no lease of them: they are theirs if no block
+	// has them. aged counts the sweeps that have seen a pod with strays, until they are told of.
+	loose map[string]bool
+	aged  map[string]int
 	// spaces and accounts are the namespaces and service accounts that are known; nil if that does not matter. hidden holds
 	// the sources of pods that wait for theirs, by what they wait for; true: a sweep has seen it.
 	spaces, accounts map[string]bool
@@ -97,7 +129,8 @@ type joined struct {
 
 func newJoiner() *joiner {
 	return &joiner{pods: map[string]*endpoint{}, byUID: map[string][]string{}, leases: map[string][]lease{},
-		blocks: map[string][]string{}, pools: map[string]netip.Prefix{}, hidden: map[string]map[string]bool{}}
+		blocks: map[string]held{}, pools: map[string]poolRange{}, ranges: newRanges(), loose: map[string]bool{}, aged: map[string]int{},
+		hidden: map[string]map[string]bool{}}
 }
 
 // pod takes in a pod; nil if it is gone, or is no endpoint.
@@ -111,6 +144,8 @@ func (j *joiner) pod(src string, e *endpoint) []joined {
 	}
 	if e == nil {
 		delete(j.pods, src)
+		delete(j.loose, src)
+		delete(j.aged, src)
 		if old == nil || j.show(old, src) {
 			return nil
 		}
@@ -119,7 +154,11 @@ func (j *joiner) pod(src string, e *endpoint) []joined {
 	if old == nil || e.uid != old.uid {
 		j.byUID[e.uid] = append(j.byUID[e.uid], src)
 	}
-	e.addrs = j.addresses(e)
+	if old != nil && e.uid == old.uid {
+		j.give(src, e, old.given)
+	} else {
+		j.give(src, e, given{})
+	}
 	j.pods[src] = e
 	swept := old != nil && e.uid == old.uid && j.hidden[j.accountOf(old)][src]
 	fresh := old == nil || j.show(old, src)
@@ -249,27 +288,39 @@ func (j *joiner) excuse(all bool) []joined {
 	return out
 }
 
-// block takes in what a block holds for whom; nil if it is gone.
-func (j *joiner) block(src string, leases map[string][]netip.Addr) []joined {
+// block takes in a block, and what it holds for whom; no leases and the zero Prefix if it is gone.
+func (j *joiner) block(src string, cidr netip.Prefix, leases map[string][]netip.Addr) []joined {
 	var touched []string
-	for _, uid := range j.blocks[src] {
+	old := j.blocks[src]
+	for _, uid := range old.uids {
 		if leases[uid] == nil {
 			touched = append(touched, uid)
 			j.setLease(uid, lease{block: src})
 		}
 	}
-	uids := make([]string, 0, len(leases))
+	now := held{uids: make([]string, 0, len(leases)), cidr: cidr}
 	for uid, addrs := range leases {
-		uids = append(uids, uid)
+		now.uids = append(now.uids, uid)
 		if j.setLease(uid, lease{src, addrs}) {
 			touched = append(touched, uid)
 		}
 	}
-	slices.Sort(uids)
-	if len(uids) == 0 {
+	slices.Sort(now.uids)
+	if len(now.uids) == 0 && !cidr.IsValid() {
 		delete(j.blocks, src)
 	} else {
-		j.blocks[src] = uids
+		j.blocks[src] = now
+	}
+	var pods []string
+	if old.cidr != cidr {
+		j.ranges.count(old.cidr, -1)
+		j.ranges.count(cidr, 1)
+		for pod := range j.loose {
+			if slices.ContainsFunc(j.pods[pod].status, func(a netip.Addr) bool { return old.cidr.Contains(a) || cidr.Contains(a) }) {
+				pods = append(pods, pod)
+			}
+		}
+		slices.Sort(pods)
 	}
 	slices.Sort(touched)
 	var out []joined
@@ -277,6 +328,9 @@ func (j *joiner) block(src string, leases map[string][]netip.Addr) []joined {
 		for _, pod := range j.byUID[uid] {
 			out = j.refresh(out, pod)
 		}
+	}
+	for _, pod := range pods {
+		out = j.refresh(out, pod)
 	}
 	return out
 }
@@ -303,12 +357,12 @@ func (j *joiner) setLease(uid string, l lease) bool {
 	return true
 }
 
-// pool takes in the range of a pool; the zero Prefix if it is gone.
-func (j *joiner) pool(src string, p netip.Prefix) []joined {
+// pool takes in the range of a pool; the zero poolRange if it is gone.
+func (j *joiner) pool(src string, p poolRange) []joined {
 	if j.pools[src] == p {
 		return nil
 	}
-	if p.IsValid() {
+	if p.prefix.IsValid() {
 		j.pools[src] = p
 	} else {
 		delete(j.pools, src)
@@ -323,48 +377,16 @@ func (j *joiner) pool(src string, p netip.Prefix) []joined {
 	return out
 }
 
-// refresh adds a pod to out if its addresses have changed.
+// refresh adds a pod to out if what it has been given is another thing now.
 func (j *joiner) refresh(out []joined, src string) []joined {
 	e := j.pods[src]
-	addrs := j.addresses(e)
-	if slices.Equal(addrs, e.addrs) {
-		return out
-	}
 	now := *e
-	now.addrs = addrs
+	j.give(src, &now, e.given)
 	j.pods[src] = &now
-	if j.isHidden(&now, src) {
+	if now.same(e) || j.isHidden(&now, src) {
 		return out
 	}
 	return append(out, joined{key: e.key, e: &now, known: true})
-}
-
-// addresses returns what e has: what blocks hold for it, and what it says itself of addresses that no pool has.
-func (j *joiner) addresses(e *endpoint) []netip.Addr {
-	if e.finished {
-		return nil
-	}
-	var out []netip.Addr
-	if e.uid != "" {
-		for _, l := range j.leases[e.uid] {
-			out = append(out, l.addrs...)
-		}
-	}
-	for _, a := range e.status {
-		if !j.pooled(a) && !slices.Contains(out, a) {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
-func (j *joiner) pooled(a netip.Addr) bool {
-	for _, p := range j.pools {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }
 
 // all returns all endpoints that may be told, as if none had been told before.

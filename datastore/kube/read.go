@@ -173,7 +173,7 @@ func (s *Store) joiner(ctx context.Context) (*joiner, error) {
 		}
 		for _, it := range items {
 			if src.name == blocks {
-				j.block(it.src, it.leases)
+				j.block(it.src, it.cidr, it.leases)
 			} else {
 				j.pool(it.src, it.pool)
 			}

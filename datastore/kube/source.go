@@ -72,7 +72,8 @@ type item struct {
 
 	pod    *endpoint               // pods
 	leases map[string][]netip.Addr // blocks: addresses by the UID of who has them
-	pool   netip.Prefix            // pools
+	cidr   netip.Prefix            // blocks
+	pool   poolRange               // pools
 }
 
 // none says that nothing becomes of the object.
@@ -173,9 +174,13 @@ func stored(kind string, r *rawObject) *item {
 	switch o := o.(type) {
 	case *api.IPAMBlock:
 		it.leases = leasesOf(o)
+		if p, err := netip.ParsePrefix(o.Spec.CIDR); err == nil {
+			it.cidr = p.Masked()
+		}
 	case *api.IPPool:
 		if !o.Spec.OnlyTunnels() {
-			it.pool, _ = netip.ParsePrefix(o.Spec.CIDR) // else the addresses of pods in it are another's
+			it.pool.prefix, _ = netip.ParsePrefix(o.Spec.CIDR) // else the addresses of pods in it are another's
+			it.pool.disabled = o.Spec.Disabled
 		}
 	}
 	return it

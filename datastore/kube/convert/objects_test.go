@@ -78,6 +78,7 @@ func TestPod(t *testing.T) {
 			p.Status.PodIPs[0].IP = "10.0.0.1.5"
 			w.a.IPs = addrs[1:]
 			w.problems = []string{`status.podIPs[0].ip: "10.0.0.1.5" is not an IP address`}
+			w.a.Unread = w.problems
 		}},
 		{"without a service account", func(p *corev1.Pod, w *want) {
 			p.Spec.ServiceAccountName = ""

@@ -18,6 +18,8 @@ const PodInterface = "eth0"
 type PodAddresses struct {
 	// IPs is status.podIPs, in order; nil if Finished.
 	IPs []netip.Addr
+	// Unread says, as "path: reason", what of them can't be read.
+	Unread []string
 	// Finished says that the pod has succeeded or failed: no address is its own any more, also not those that IPAM holds
 	// for it.
 	Finished bool
@@ -120,7 +122,9 @@ func podAddresses(s *corev1.PodStatus) (PodAddresses, []api.Problem) {
 	add := func(path, text string) {
 		ip, err := api.ParseAddr(text)
 		if err != nil {
-			problems = append(problems, api.Problem{Path: path, Reason: err.Error()})
+			problem := api.Problem{Path: path, Reason: err.Error()}
+			problems = append(problems, problem)
+			a.Unread = append(a.Unread, problem.Error())
 			return
 		}
 		a.IPs = append(a.IPs, ip)
