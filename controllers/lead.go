@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
+	kerrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/leaderelection"
@@ -17,10 +19,14 @@ const LeaseName = "tortie-controllers"
 
 // Nothing that the controllers do is urgent: another one leads a few seconds after one that has ended in order, and after
 // leaseDuration if it just died. Each of them asks four times a minute.
+//
+// Who can't renew has renewEvery and renewDeadline less than leaseDuration left for what is under way: five seconds.
 const (
 	leaseDuration = time.Minute
 	renewDeadline = 40 * time.Second
 	renewEvery    = 15 * time.Second
+	// giveBackTimeout bounds giving it back: the others get it all the same, later.
+	giveBackTimeout = 10 * time.Second
 )
 
 // Lease says which Lease the leader holds.
@@ -40,8 +46,8 @@ func (l *Lease) withDefaults() Lease {
 	return c
 }
 
-// lead runs fn whenever this process holds the lease, until ctx ends. The context of fn ends when it is lost; the lease is
-// given back, and asked for again, only once fn has returned.
+// lead runs fn whenever this process holds the lease, until ctx ends. The context of fn ends before another process can have
+// the lease, if it can't be renewed; it is given back, and asked for again, only once fn has returned.
 func (l *Lease) lead(ctx context.Context, log *slog.Logger, fn func(context.Context)) error {
 	c := l.withDefaults()
 	for ctx.Err() == nil {
@@ -59,22 +65,27 @@ func (l *Lease) term(ctx context.Context, log *slog.Logger, fn func(context.Cont
 	defer release()
 	work, stop := context.WithCancel(ctx)
 	defer stop()
-	started, done := make(chan struct{}), make(chan struct{})
+	var begun atomic.Bool // fn has, or it is too late for that
+	done := make(chan struct{})
+	lock := &resourcelock.LeaseLock{
+		LeaseMeta:  metav1.ObjectMeta{Namespace: l.Namespace, Name: LeaseName},
+		Client:     l.Client,
+		LockConfig: resourcelock.ResourceLockConfig{Identity: l.Identity},
+	}
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &resourcelock.LeaseLock{
-			LeaseMeta:  metav1.ObjectMeta{Namespace: l.Namespace, Name: LeaseName},
-			Client:     l.Client,
-			LockConfig: resourcelock.ResourceLockConfig{Identity: l.Identity},
-		},
-		LeaseDuration: l.duration, RenewDeadline: l.deadline, RetryPeriod: l.every, ReleaseOnCancel: true, Name: LeaseName,
+		Lock: lock, LeaseDuration: l.duration, RenewDeadline: l.deadline, RetryPeriod: l.every, Name: LeaseName,
+		// ReleaseOnCancel would be waited for before the context that is held ends: longer than the lease lasts.
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(held context.Context) {
-				close(started)
+				if !begun.CompareAndSwap(false, true) {
+					return
+				}
 				defer close(done)
 				defer release()
 				defer context.AfterFunc(held, stop)()
 				log.Info("leading", "identity", l.Identity)
 				fn(work)
+				log.Info("not leading any more")
 			},
 			OnStoppedLeading: func() {},
 			OnNewLeader: func(id string) {
@@ -88,19 +99,38 @@ func (l *Lease) term(ctx context.Context, log *slog.Logger, fn func(context.Cont
 		return fmt.Errorf("electing a leader: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() {
-		select {
-		case <-started: // fn ends by itself
-		default:
+		if !begun.Load() { // else fn ends by itself
 			release()
 		}
 	})()
 	elector.Run(ectx)
 	stop()
-	select {
-	case <-started:
+	if !begun.CompareAndSwap(false, true) {
 		<-done
-		log.Info("not leading any more")
-	default:
+	}
+	if elector.IsLeader() {
+		if err := giveBack(ctx, lock); err != nil {
+			log.Warn("giving back the lease; another process leads when it has run out", "err", err)
+		}
 	}
 	return nil
+}
+
+// giveBack lets another process have the lease at once, if it still is this one's.
+func giveBack(ctx context.Context, lock *resourcelock.LeaseLock) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTimeout)
+	defer cancel()
+	for {
+		r, _, err := lock.Get(ctx)
+		if err != nil || r.HolderIdentity != lock.Identity() {
+			return err
+		}
+		now := metav1.Now()
+		err = lock.Update(ctx, resourcelock.LeaderElectionRecord{
+			LeaseDurationSeconds: 1, AcquireTime: now, RenewTime: now, LeaderTransitions: r.LeaderTransitions,
+		})
+		if !kerrors.IsConflict(err) { // with a renewal of ours whose answer nobody waited for
+			return err
+		}
+	}
 }
