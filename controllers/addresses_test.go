@@ -211,9 +211,11 @@ func TestNotSpokenOf(t *testing.T) {
 	tunnel := assign(b.node("n2"), ipam.Request{Handle: "vxlan-tunnel-addr-n2", Use: ipam.UseTunnel, Owner: api.Owner{Type: "vxlanTunnelAddress"}})
 	old := assign(b.node("n2"), ipam.Request{Handle: "ipip-tunnel-addr-n2", Use: ipam.UseTunnel, Owner: api.Owner{Type: "ipipTunnelAddress"}})
 	elsewhere := assign(b.node("n3"), ipam.Request{Handle: "of-a-node-that-is-gone"})
+	unseen := assign(b.node("n4"), ipam.Request{Handle: "of-a-node-that-is-new"})
 
-	// The store knows of n2's tunnel address, the watch does not.
+	// The store knows of n4, and of n2's tunnel address, the watch does not.
 	b.see()
+	b.create(nodeYAML("n4", ""))
 	o, err := b.store.Get(t.Context(), api.Key{Kind: "Node", Name: "n2"})
 	if err != nil {
 		t.Fatal(err)
@@ -231,7 +233,7 @@ func TestNotSpokenOf(t *testing.T) {
 		b.now = b.now.Add(10 * time.Minute)
 	}
 	all := b.owners()
-	for _, h := range []ipam.Held{byHand, lb, tunnel} {
+	for _, h := range []ipam.Held{byHand, lb, tunnel, unseen} {
 		if _, ok := all[h.Addr]; !ok {
 			t.Errorf("%s was taken back", h.Addr)
 		}

@@ -119,8 +119,12 @@ func (c *confirmer) unused(ctx context.Context, l ipam.Allocation) (bool, error)
 		return c.noTunnel(ctx, l)
 	}
 	if c.pods != nil {
-		if l.Owner.Pod == "" {
-			return true, nil
+		switch {
+		case l.Owner.Pod == "" && l.Owner.Node == "":
+			return true, nil // no object could speak for it
+		case l.Owner.Pod == "":
+			n, err := c.node(ctx, l.Owner.Node)
+			return err == nil && n == nil, err
 		}
 		lives, err := c.pods.lives(ctx, l.Owner)
 		return err == nil && !lives, err
@@ -133,17 +137,26 @@ func (c *confirmer) unused(ctx context.Context, l ipam.Allocation) (bool, error)
 	return !c.used[l.Addr], nil
 }
 
-func (c *confirmer) noTunnel(ctx context.Context, l ipam.Allocation) (bool, error) {
-	o, err := c.store.Get(ctx, api.Key{Kind: "Node", Name: l.Owner.Node})
+// node reads a node; nil if there is none.
+func (c *confirmer) node(ctx context.Context, name string) (*api.Node, error) {
+	o, err := c.store.Get(ctx, api.Key{Kind: "Node", Name: name})
 	if errors.Is(err, datastore.ErrNotFound) {
-		return true, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	n, ok := o.(*api.Node)
 	if !ok {
-		return false, fmt.Errorf("node %s is a %s", l.Owner.Node, o.GetKind())
+		return nil, fmt.Errorf("node %s is a %s", name, o.GetKind())
+	}
+	return n, nil
+}
+
+func (c *confirmer) noTunnel(ctx context.Context, l ipam.Allocation) (bool, error) {
+	n, err := c.node(ctx, l.Owner.Node)
+	if err != nil || n == nil {
+		return err == nil, err
 	}
 	for _, a := range tunnelAddresses(n) {
 		if a == l.Addr {
