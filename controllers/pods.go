@@ -7,7 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	kerrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
@@ -22,7 +22,7 @@ type podReader struct{ core corev1client.PodsGetter }
 // other pods can't be asked for either.
 func (r *podReader) lives(ctx context.Context, o api.Owner) (bool, error) {
 	// Without a namespace, the server would not find what it takes for another kind of request.
-	if o.Namespace == "" || len(path.IsValidPathSegmentName(o.Namespace)) > 0 || len(path.IsValidPathSegmentName(o.Pod)) > 0 {
+	if o.Namespace == "" || len(content.IsPathSegmentName(o.Namespace)) > 0 || len(content.IsPathSegmentName(o.Pod)) > 0 {
 		return false, fmt.Errorf("reading pod %q of namespace %q: nobody can ask for such names", o.Pod, o.Namespace)
 	}
 	p, err := r.core.Pods(o.Namespace).Get(ctx, o.Pod, metav1.GetOptions{})
