@@ -40,21 +40,6 @@ func makePod(t testing.TB, c *cluster, ns, name, node, labels string) string {
 	return string(o.GetUID())
 }
 
-func block(owners ...string) *api.IPAMBlock {
-	b := &api.IPAMBlock{ObjectMeta: metav1.ObjectMeta{Name: "10-244-0-0-26"}, Spec: api.IPAMBlockSpec{CIDR: "10.244.0.0/26", Affinity: "host:n1"}}
-	for i := range 64 {
-		if i < len(owners) && owners[i] != "" {
-			b.Spec.Allocations = append(b.Spec.Allocations, len(b.Spec.Attributes))
-			b.Spec.Attributes = append(b.Spec.Attributes, api.AllocationAttribute{HandleID: owners[i],
-				Secondary: api.Owner{Namespace: "default", UID: owners[i], Node: "n1"}.Attributes("host:n1")})
-			continue
-		}
-		b.Spec.Allocations = append(b.Spec.Allocations, api.Free)
-		b.Spec.Unallocated = append(b.Spec.Unallocated, i)
-	}
-	return b
-}
-
 // TestPods: pods of a real server get their addresses by one write of a block, and are the same by Watch, Get and List.
 func TestPods(t *testing.T) {
 	c := take(t)

@@ -105,3 +105,18 @@ func next(t *testing.T, h *hub) datastore.Event {
 	}
 	return es[0].tell()
 }
+
+func block(owners ...string) *api.IPAMBlock {
+	b := &api.IPAMBlock{ObjectMeta: metav1.ObjectMeta{Name: "10-244-0-0-26"}, Spec: api.IPAMBlockSpec{CIDR: "10.244.0.0/26", Affinity: "host:n1"}}
+	for i := range 64 {
+		if i < len(owners) && owners[i] != "" {
+			b.Spec.Allocations = append(b.Spec.Allocations, len(b.Spec.Attributes))
+			b.Spec.Attributes = append(b.Spec.Attributes, api.AllocationAttribute{HandleID: owners[i],
+				Secondary: api.Owner{Namespace: "default", UID: owners[i], Node: "n1"}.Attributes("host:n1")})
+			continue
+		}
+		b.Spec.Allocations = append(b.Spec.Allocations, api.Free)
+		b.Spec.Unallocated = append(b.Spec.Unallocated, i)
+	}
+	return b
+}
