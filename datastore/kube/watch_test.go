@@ -384,17 +384,18 @@ func TestUnchanged(t *testing.T) {
 // TestPodBeforeNamespace: a pod without the labels that it has of its namespace is not told.
 func TestPodBeforeNamespace(t *testing.T) {
 	f := newFake(t)
-	w := watchKinds(t, f.open(), kindsOf("Profile", "WorkloadEndpoint", "Tier"))
+	f.put(namespaces, "old", "", "")
+	w := watchKinds(t, f.open(), kindsOf("Profile", "WorkloadEndpoint"))
 	w.untilInSync()
 	f.put(pods, "new/p", `"uid":"u1"`, `,"spec":{"nodeName":"n"}`)
-	f.put("tiers.projectcalico.org", "x", "", "")
-	w.untilWorld("Tier/x")
 	f.put(pods, "new/p", `"uid":"u1","labels":{"a":"b"}`, `,"spec":{"nodeName":"n"}`)
+	f.put(pods, "old/q", `"uid":"u2"`, `,"spec":{"nodeName":"n"}`) // comes after them, in the same stream
+	w.untilWorld("Profile/kns.old", "WorkloadEndpoint/old/n-k8s-q-eth0")
 	f.put(namespaces, "new", "", "")
-	w.untilWorld("Tier/x", "Profile/kns.new", "WorkloadEndpoint/new/n-k8s-p-eth0")
+	w.untilWorld("Profile/kns.old", "WorkloadEndpoint/old/n-k8s-q-eth0", "Profile/kns.new", "WorkloadEndpoint/new/n-k8s-p-eth0")
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if want := []string{"+Tier/x", "+Profile/kns.new", "+WorkloadEndpoint/new/n-k8s-p-eth0"}; !slices.Equal(w.log, want) {
+	if want := []string{"+Profile/kns.old", "+WorkloadEndpoint/old/n-k8s-q-eth0", "+Profile/kns.new", "+WorkloadEndpoint/new/n-k8s-p-eth0"}; !slices.Equal(w.log, want) {
 		t.Errorf("told %v, want %v", w.log, want)
 	}
 }
