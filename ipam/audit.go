@@ -185,7 +185,7 @@ func (w *world) report() Report {
 		if len(by) > 1 {
 			r.Double = append(r.Double, Double{addr, by})
 		}
-		if len(holders[addr]) == 0 && w.rules.poolOf(netip.PrefixFrom(addr, addr.BitLen())) != nil {
+		if len(holders[addr]) == 0 && w.gives(addr) {
 			r.Missing = append(r.Missing, Use{addr, by[0]})
 		}
 	}
@@ -197,6 +197,18 @@ func (w *world) report() Report {
 	slices.SortFunc(r.Missing, func(a, b Use) int { return a.Addr.Compare(b.Addr) })
 	slices.SortFunc(r.Double, func(a, b Double) int { return cmp.Or(a.Addr.Compare(b.Addr), slices.Compare(a.By, b.By)) })
 	return r
+}
+
+// gives says whether an address can be given to a workload: a pool or a block has it for that.
+func (w *world) gives(a netip.Addr) bool {
+	p := w.rules.poolOf(netip.PrefixFrom(a, a.BitLen()))
+	switch {
+	case p == nil || p.obj.Spec.OnlyTunnels():
+		return false
+	case p.obj.Spec.Disabled: // its blocks live on
+		return slices.ContainsFunc(w.blocks, func(b *block) bool { return b.prefix.Contains(a) })
+	}
+	return true
 }
 
 func (w *world) allocations() []Allocation {

@@ -191,6 +191,25 @@ func TestMissingAndDouble(t *testing.T) {
 	}
 }
 
+// TestAddressesOfOthers: nobody misses addresses that another program gives, in pools that give none.
+func TestAddressesOfOthers(t *testing.T) {
+	b := newBench(t, poolYAML("v4", "10.0.0.0/24", ""), poolYAML("closed", "10.1.0.0/24", ", disabled: true"), poolYAML("tunnels", "10.2.0.0/24", ", allowedUses: [Tunnel]"))
+	a := b.node("n1")
+	block := newBlock(netip.MustParsePrefix("10.1.0.0/26")) // of before the pool was disabled
+	block.obj.Spec.Affinity = "host:n1"
+	b.raw(block.obj)
+	for name, addr := range map[string]string{"open": "10.0.0.9", "closed": "10.1.0.9", "outside": "10.1.0.99", "tunnel": "10.2.0.9"} {
+		b.raw(endpoint(name, Result{Addrs: []Held{{Addr: netip.MustParseAddr(addr)}}}))
+	}
+	var got []string
+	for _, m := range b.audit(a).Missing {
+		got = append(got, m.By)
+	}
+	if diff := cmp.Diff([]string{"WorkloadEndpoint/prod/open", "WorkloadEndpoint/prod/closed"}, got); diff != "" {
+		t.Errorf("missing (-want +got):\n%s", diff)
+	}
+}
+
 // TestRubble cleans up what crashes can leave, each piece by itself.
 func TestRubble(t *testing.T) {
 	affinity := func(node, cidr, state string) *api.BlockAffinity {
