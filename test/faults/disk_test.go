@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,25 +47,37 @@ func smallDisk(t *testing.T, dir, size string) {
 // fill leaves so many bytes of the disk free.
 func fill(t *testing.T, dir string, leave uint64) (empty func()) {
 	t.Helper()
-	f, err := os.Create(filepath.Join(dir, "filler"))
-	if err != nil {
+	if err := refill(dir, leave); err != nil {
 		t.Fatal(err)
-	}
-	defer f.Close()
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		t.Fatal(err)
-	}
-	if free := st.Bavail * uint64(st.Bsize); free > leave {
-		if err := syscall.Fallocate(int(f.Fd()), 0, 0, int64(free-leave)); err != nil {
-			t.Fatal(err)
-		}
 	}
 	return func() {
-		if err := os.Remove(f.Name()); err != nil {
+		if err := os.Remove(filler(dir)); err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+func filler(dir string) string { return filepath.Join(dir, "filler") }
+
+// refill fills what has become free: of a file that is being replaced while a disk is filled there are two.
+func refill(dir string, leave uint64) error {
+	f, err := os.OpenFile(filler(dir), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return err
+	}
+	if free := st.Bavail * uint64(st.Bsize); free > leave {
+		return syscall.Fallocate(int(f.Fd()), 0, size, int64(free-leave))
+	}
+	return nil
 }
 
 // TestStoreDiskFull fills the disk under the store until it fails, starts it again as its supervisor would, and makes
@@ -146,20 +159,24 @@ func TestStateDiskFull(t *testing.T) {
 	p := startProbes(t, s.client, s.server)
 	empty := fill(t, n.StateDir(), 0)
 	state := filepath.Join(n.StateDir(), "state")
-	before, err := os.ReadFile(state)
+	first, err := os.ReadFile(state)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.opens(t, 15*time.Second)
+	var written agentapi.PersistStatus
+	more := changePort
 	eventually(t, 10*time.Second, "status says that the State can't be written", func() error {
 		st, err := n.Client().Status(ctx, agentapi.StatusRequest{})
-		if err == nil && !strings.Contains(st.Persisted.Error, "no space left") {
-			err = fmt.Errorf("%+v", st.Persisted)
+		if written = st.Persisted; err != nil || strings.Contains(written.Error, "no space left") {
+			return err
 		}
-		return err
+		more++ // another State
+		return errors.Join(fmt.Errorf("%+v", written), refill(n.StateDir(), 0), apply(ctx, s.Lab, policy(changePort, more)))
 	})
-	if now, err := os.ReadFile(state); err != nil || !bytes.Equal(now, before) {
-		t.Errorf("the State of before is not what it was: %v", err)
+	before, err := os.ReadFile(state)
+	if same := written.Last.IsZero() && bytes.Equal(before, first) || !written.Last.IsZero() && len(before) == int(written.Bytes); err != nil || !same {
+		t.Errorf("the State of before is not what it was: %d bytes, %+v, %v", len(before), written, err)
 	}
 	w, err := s.NewWorkload(lab.WorkloadSpec{Name: "late", Namespace: "x", Node: 1, Labels: map[string]string{"role": "client"}})
 	if err != nil {
