@@ -28,7 +28,7 @@ func (b *Bed) runGoTest(ctx context.Context, s Suite, _ Cluster, o Options) ([]S
 		return nil, err
 	}
 	defer log.Close()
-	args := append([]string{"-test.v", "-test.timeout=60m"}, s.Args...)
+	args := append([]string{"-test.v", "-test.timeout=2h"}, s.Args...)
 	if o.Focus != "" {
 		args = append(args, "-test.run", o.Focus)
 	}

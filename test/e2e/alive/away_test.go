@@ -12,8 +12,15 @@ import (
 
 // The API server is away from the nodes for so long that the revisions that they know are gone when it comes back: policy
 // and traffic go on, also over an agent's restart; what ends meanwhile is unplugged, what begins waits; and all that was
-// missed is made up for, nothing is forgotten.
+// missed is made up for, nothing is forgotten. TORTIE_E2E_AWAY says for how long nobody has an API server (40s).
 func TestAPIServerDownForLong(t *testing.T) {
+	away := 40 * time.Second
+	if d := os.Getenv("TORTIE_E2E_AWAY"); d != "" {
+		var err error
+		if away, err = time.ParseDuration(d); err != nil {
+			t.Fatalf("TORTIE_E2E_AWAY: %v", err)
+		}
+	}
 	s := bedtest.OpenScene(t)
 	leaving := s.StaticPod("node1", bedtest.Spec{Name: "leaves", Labels: bedtest.IsClient})
 	leaves := s.Enter("leaves-node1")
@@ -27,7 +34,7 @@ func TestAPIServerDownForLong(t *testing.T) {
 	}
 	s.StaticPod("node2", bedtest.Spec{Name: "comes", Labels: bedtest.IsClient})
 	gone(s.Cluster, "node1", leaves.Addrs[0])
-	undisturbed(f, 40*time.Second, "without an API server")
+	undisturbed(f, away, "without an API server")
 
 	// it comes back, but not to the nodes
 	cut := func(how string) {
