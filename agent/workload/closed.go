@@ -2,7 +2,6 @@ package workload
 
 import (
 	"context"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -74,47 +73,21 @@ func (w *Workloads) cutDenied(ctx context.Context) (left bool) {
 	return false
 }
 
-// lost are workloads on interfaces that another plugin has made, which the dataplane had before the agent started, and the
-// ledger does not know: their entries are damaged, say.
-type lost struct {
-	mu    sync.Mutex
-	found map[drivers.EndpointID]drivers.Endpoint
-}
-
-func findLost(o Options) *lost {
-	l := &lost{found: map[drivers.EndpointID]drivers.Endpoint{}}
-	for _, e := range o.Before {
-		if _, known := o.Ledger.Get(e.ID); !known && e.ID.Kind == drivers.Workload && !strings.HasPrefix(e.Iface, o.Prefix) {
-			l.found[e.ID] = e
+// findLost notes the workloads on interfaces that another plugin has made, which the dataplane had before the agent started,
+// and the ledger does not know: their entries are damaged, say.
+func (w *Workloads) findLost() {
+	for _, e := range w.o.Before {
+		if _, known := w.o.Ledger.Get(e.ID); !known && e.ID.Kind == drivers.Workload && !strings.HasPrefix(e.Iface, w.o.Prefix) {
+			w.lost.put(e.ID, e)
 		}
 	}
-	return l
-}
-
-func (l *lost) all() map[drivers.EndpointID]drivers.Endpoint {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return maps.Clone(l.found)
-}
-
-func (l *lost) has(id drivers.EndpointID) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_, ok := l.found[id]
-	return ok
-}
-
-func (l *lost) forget(id drivers.EndpointID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.found, id)
 }
 
 // closeLost closes the workloads that the ledger has lost, if their interfaces are there yet.
 func (w *Workloads) closeLost(ctx context.Context, there func(iface string) bool) error {
 	for id, e := range w.lost.all() {
 		if !there(e.Iface) {
-			w.lost.forget(id)
+			w.lost.remove(id)
 			continue
 		}
 		if err := w.closeOneLost(ctx, e); err != nil {
@@ -148,14 +121,14 @@ func (w *Workloads) unplugLost(ctx context.Context, id drivers.EndpointID) error
 	if _, err := w.o.Graph.Attached(ctx, id, nil); err != nil {
 		return err
 	}
-	w.lost.forget(id)
+	w.lost.remove(id)
 	return nil
 }
 
 // replaceLost gives e, which is being attached, the interface of a workload that the ledger has lost: itself, or one whose
 // detach nobody has heard of.
 func (w *Workloads) replaceLost(ctx context.Context, e ledger.Entry) error {
-	w.lost.forget(e.ID())
+	w.lost.remove(e.ID())
 	for id, x := range w.lost.all() {
 		if x.Iface == e.HostIface {
 			if err := w.unplugLost(ctx, id); err != nil {

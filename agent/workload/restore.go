@@ -2,10 +2,7 @@ package workload
 
 import (
 	"context"
-	"maps"
 	"net/netip"
-	"slices"
-	"sync"
 
 	"github.com/tortie/tortie/agent/ledger"
 	"github.com/tortie/tortie/drivers"
@@ -75,7 +72,7 @@ func (w *Workloads) remade(e ledger.Entry) bool {
 func (w *Workloads) giveUp(e ledger.Entry) error {
 	e.Phase = ledger.Gone
 	if err := w.o.Ledger.Put(e); err != nil {
-		w.gone.add(e.ID())
+		w.gone.put(e.ID(), struct{}{})
 		return err
 	}
 	w.gone.remove(e.ID())
@@ -84,7 +81,7 @@ func (w *Workloads) giveUp(e ledger.Entry) error {
 
 // giveUpRest gives up what could not be written at first, and reports whether some of that is left.
 func (w *Workloads) giveUpRest(ctx context.Context) (left bool) {
-	for _, id := range w.gone.all() {
+	for id := range w.gone.all() {
 		err := w.ifPlugged(ctx, id, func(e ledger.Entry) error {
 			if !w.gone.has(id) { // it was attached again
 				return nil
@@ -98,40 +95,6 @@ func (w *Workloads) giveUpRest(ctx context.Context) (left bool) {
 		w.gone.remove(id) // also if it has been detached since
 	}
 	return left
-}
-
-// ids is a set of workloads.
-type ids struct {
-	mu  sync.Mutex
-	set map[drivers.EndpointID]struct{}
-}
-
-func (s *ids) add(id drivers.EndpointID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.set == nil {
-		s.set = map[drivers.EndpointID]struct{}{}
-	}
-	s.set[id] = struct{}{}
-}
-
-func (s *ids) remove(id drivers.EndpointID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.set, id)
-}
-
-func (s *ids) has(id drivers.EndpointID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.set[id]
-	return ok
-}
-
-func (s *ids) all() []drivers.EndpointID {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.set))
 }
 
 // eachPlugged calls fn with each entry that is plugged in, as it is then; requests about it wait meanwhile.

@@ -3,7 +3,6 @@ package workload
 import (
 	"context"
 	"errors"
-	"sync"
 
 	"github.com/tortie/tortie/agent/ledger"
 	"github.com/tortie/tortie/api"
@@ -11,38 +10,6 @@ import (
 	"github.com/tortie/tortie/drivers"
 	"github.com/tortie/tortie/ipam"
 )
-
-// strays are WorkloadEndpoints of this node in the store that no ledger entry stands for. A write whose answer was lost may
-// be done late: after the delete that was to undo it, when the ledger has forgotten it.
-type strays struct {
-	mu    sync.Mutex
-	found map[api.Key]drivers.EndpointID
-}
-
-func (s *strays) add(key api.Key, id drivers.EndpointID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.found == nil {
-		s.found = map[api.Key]drivers.EndpointID{}
-	}
-	s.found[key] = id
-}
-
-func (s *strays) remove(key api.Key) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.found, key)
-}
-
-func (s *strays) all() map[api.Key]drivers.EndpointID {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make(map[api.Key]drivers.EndpointID, len(s.found))
-	for key, id := range s.found {
-		out[key] = id
-	}
-	return out
-}
 
 // Saw tells of what the store holds. A stray among it is deleted by Run; what people wrote is not one, even if it speaks
 // of this node.
@@ -54,7 +21,7 @@ func (w *Workloads) Saw(o api.Object) {
 	}
 	id := drivers.EndpointID{Kind: drivers.Workload, Sandbox: e.Spec.ContainerID, Interface: e.Spec.Endpoint}
 	if key := api.KeyOf(e); !w.standsFor(id, key) {
-		w.strays.add(key, id)
+		w.strays.put(key, id)
 		w.Kick()
 	}
 }

@@ -48,7 +48,7 @@ func TestStrays(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Seen as a stray, but plugged in before it is its turn.
-	w.strays.add(api.KeyOf(plugged), drivers.EndpointID{Kind: drivers.Workload, Sandbox: "s1", Interface: "eth0"})
+	w.strays.put(api.KeyOf(plugged), drivers.EndpointID{Kind: drivers.Workload, Sandbox: "s1", Interface: "eth0"})
 	if w.finish(t.Context()) {
 		t.Error("not finished")
 	}

@@ -26,12 +26,16 @@
 //	check.go     check and list
 //	strays.go    WorkloadEndpoints that nobody stands for
 //	closed.go    workloads that pass nothing
+//	chained.go   workloads that another plugin plugs in
+//	keeper.go    addresses that a store restored from a backup does not know
 //	notes.go     what was noted while no agent listened
 //	address.go   addresses from pools
 //	pod.go       pods, where the API server of Kubernetes is the store
 //	endpoint.go  the WorkloadEndpoint
 //	metrics.go   how long the steps of an attach take
 //	locks.go     one request at a time for each workload
+//	guarded.go   a map that goroutines share
+//	points.go    where tests have the agent die
 package workload
 
 import (
@@ -115,18 +119,22 @@ type Options struct {
 
 // Workloads is safe for concurrent use.
 type Workloads struct {
-	o      Options
-	locks  locks
-	kick   chan struct{}
-	strays strays
-	lost   *lost
+	o     Options
+	locks locks
+	kick  chan struct{}
+	// strays are WorkloadEndpoints of this node in the store that no ledger entry stands for. A write whose answer was lost
+	// may be done late: after the delete that was to undo it, when the ledger has forgotten it.
+	strays guarded[api.Key, drivers.EndpointID]
+	lost   guarded[drivers.EndpointID, drivers.Endpoint] // findLost
+	gone   guarded[drivers.EndpointID, struct{}]         // plugged in by the ledger, which could not be written
 	denied denied
-	gone   ids // plugged in by the ledger, which could not be written
 }
 
 // New returns Workloads over what the ledger holds; Restore comes next.
 func New(o Options) *Workloads {
-	return &Workloads{o: o, locks: newLocks(), kick: make(chan struct{}, 1), lost: findLost(o)}
+	w := &Workloads{o: o, locks: newLocks(), kick: make(chan struct{}, 1)}
+	w.findLost()
+	return w
 }
 
 // Kick makes Run look for unfinished work now: the store has come back, say. Never blocks.
