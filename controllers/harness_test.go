@@ -77,6 +77,16 @@ func nodeYAML(name, more string) string {
 	return fmt.Sprintf("{apiVersion: projectcalico.org/v3, kind: Node, metadata: {name: %s, labels: {zone: a}}, spec: {bgp: {ipv4Address: 192.0.2.1/24}%s}}", name, more)
 }
 
+// tier reads a tier.
+func (b *bench) tier(name string) *api.Tier {
+	b.t.Helper()
+	o, err := b.store.Get(b.t.Context(), api.Key{Kind: "Tier", Name: name})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return o.(*api.Tier)
+}
+
 func (b *bench) clock() time.Time { return b.now }
 
 // node returns the allocator of a node.

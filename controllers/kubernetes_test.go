@@ -56,37 +56,29 @@ func TestTiers(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 
-	get := func() *api.Tier {
-		t.Helper()
-		o, err := b.store.Get(t.Context(), api.Key{Kind: "Tier", Name: "ops"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return o.(*api.Tier)
-	}
 	// Somebody deletes it: it says what it waits for, once.
-	o, at := get(), metav1.Now()
+	o, at := b.tier("ops"), metav1.Now()
 	o.DeletionTimestamp = &at
 	deleting := func() {
 		t.Helper()
-		o.ResourceVersion, o.Status, o.Finalizers = get().ResourceVersion, get().Status, get().Finalizers
+		o.ResourceVersion, o.Status, o.Finalizers = b.tier("ops").ResourceVersion, b.tier("ops").Status, b.tier("ops").Finalizers
 		b.tell("Tier", []api.Object{o})
 		if err := tr.step(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	deleting()
-	first := get()
+	first := b.tier("ops")
 	if first.Status == nil || !strings.Contains(first.Status.Conditions[0].Message, "GlobalNetworkPolicy/allow-dns") || len(first.Finalizers) != 1 {
 		t.Errorf("a tier with a policy that is deleted: %+v %v", first.Status, first.Finalizers)
 	}
 	deleting()
-	if get().ResourceVersion != first.ResourceVersion {
+	if b.tier("ops").ResourceVersion != first.ResourceVersion {
 		t.Error("it says so again and again")
 	}
 	b.tell("GlobalNetworkPolicy", nil)
 	deleting()
-	if f := get().Finalizers; len(f) != 0 {
+	if f := b.tier("ops").Finalizers; len(f) != 0 {
 		t.Errorf("an empty tier that is deleted keeps %v", f)
 	}
 }
@@ -95,18 +87,10 @@ func TestTiers(t *testing.T) {
 func TestTiersBlind(t *testing.T) {
 	b := newBench(t, "{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: ops, finalizers: [tortie.io/policies]}, spec: {order: 5}}")
 	tr := &tiers{w: b.w, config: newConfig(b.w, nil), store: b.store}
-	get := func() *api.Tier {
-		t.Helper()
-		o, err := b.store.Get(t.Context(), api.Key{Kind: "Tier", Name: "ops"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return o.(*api.Tier)
-	}
 	at := metav1.Now()
 	step := func(kinds map[string]error) error {
 		b.see()
-		o := get()
+		o := b.tier("ops")
 		o.DeletionTimestamp = &at
 		b.w.take(datastore.Batch{InSync: true, Status: datastore.Status{Connected: true, Kinds: kinds},
 			Events: []datastore.Event{{Key: api.KeyOf(o), Object: o}}})
@@ -117,12 +101,12 @@ func TestTiersBlind(t *testing.T) {
 		if !errors.Is(err, datastore.ErrForbidden) || !strings.Contains(err.Error(), "tier ops") {
 			t.Errorf("%s can't be listed: %v", kind, err)
 		}
-		if o := get(); len(o.Finalizers) != 1 || o.Status == nil || !strings.Contains(o.Status.Conditions[0].Message, "not all kinds") {
+		if o := b.tier("ops"); len(o.Finalizers) != 1 || o.Status == nil || !strings.Contains(o.Status.Conditions[0].Message, "not all kinds") {
 			t.Fatalf("%s can't be listed: %v %+v", kind, o.Finalizers, o.Status)
 		}
 	}
-	if err := step(map[string]error{"WorkloadEndpoint": datastore.ErrForbidden}); err != nil || len(get().Finalizers) != 0 {
-		t.Errorf("all policies can be listed: %v %v", err, get().Finalizers)
+	if err := step(map[string]error{"WorkloadEndpoint": datastore.ErrForbidden}); err != nil || len(b.tier("ops").Finalizers) != 0 {
+		t.Errorf("all policies can be listed: %v %v", err, b.tier("ops").Finalizers)
 	}
 }
 
