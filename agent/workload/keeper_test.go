@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tortie/tortie/agent/ledger"
 	"github.com/tortie/tortie/api"
 	"github.com/tortie/tortie/calcgraph"
 	"github.com/tortie/tortie/datastore"
@@ -81,6 +82,9 @@ func (h *host) settle(k *Keeper) (left bool) {
 func TestKeepsAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, w, k, addr := restored(t)
+		if blind := NewKeeper(w); blind.look(t.Context()) || len(blind.since) > 0 {
+			t.Error("something is to be done before the store has been read")
+		}
 		if h.settle(k) {
 			t.Error("something is left")
 		}
@@ -153,6 +157,26 @@ func TestKeepsAddressOfASandboxThatIsGone(t *testing.T) {
 	})
 }
 
+// A sandbox of this node that is there has the address by now: it is not for the other to take.
+func TestKeepsNoAddressOfANeighbour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, w, k, addr := restored(t)
+		if err := w.o.Ledger.Put(ledger.Entry{Sandbox: "s2", Interface: "eth0", Phase: ledger.Plugged, HostIface: "tort2"}); err != nil {
+			t.Fatal(err)
+		}
+		h.hold(addr, "s2", "node1")
+		if !h.settle(k) {
+			t.Error("nothing is left to do")
+		}
+		if got := h.ownersOf()[addr]; got.Pod != "s2" {
+			t.Errorf("%s is held by %+v", addr, got)
+		}
+		if len(h.attached) != 0 {
+			t.Error("both have the address")
+		}
+	})
+}
+
 // hold gives an address to another pod.
 func (h *host) hold(addr, pod, node string) {
 	h.t.Helper()
@@ -183,6 +207,10 @@ func TestAddressOfAnother(t *testing.T) {
 		w.o.Addresses = newPools(h.store, true) // that has read the block since
 		if k.look(t.Context()) || len(h.attached) != 1 || !slices.Equal(h.attached[endpointID("s1")].Addrs, addrs(addr)) {
 			t.Error("the pod is not open again, though it has its address")
+		}
+		h.tell(k)
+		if k.look(t.Context()) || len(k.since) > 0 {
+			t.Error("it is not enough that the pod is open again")
 		}
 		if err := h.detach(w, "s1"); err != nil {
 			t.Fatal(err)

@@ -428,6 +428,14 @@ func TestRefuses(t *testing.T) {
 			t.Errorf("not locked, forced: %v", err)
 		}
 	}
+	b := newBench(t, cluster1())
+	var open Files
+	if err := open.Add([]byte(strings.Replace(cluster1(), "datastoreReady: false", "datastoreReady: true", 1))); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.plan(kubernetes).Do(t.Context(), &open, b.store, Consent{Loss: true}, func(Step) {}); !errors.Is(err, ErrUnlocked) {
+		t.Errorf("unlocked meanwhile: %v", err)
+	}
 	for _, tc := range []struct{ name, block, why string }{
 		{"somebody has an address", block("10.0.0.0/26", "host:n1", []int{1}, "{handle_id: h, secondary: {namespace: prod, pod: other, uid: u7}}"), "10.0.0.1 is pod prod/other's here, and pod prod/web's at Calico"},
 		{"another node has the block", block("10.0.0.0/26", "host:n2", nil), "it is of host:n2 here, and of host:n1 at Calico"},
@@ -452,7 +460,7 @@ func TestRefuses(t *testing.T) {
 			}
 		})
 	}
-	b := newBench(t, strings.ReplaceAll(cluster1(), "kind: Pod\n", "kind: Podium\n"))
+	b = newBench(t, strings.ReplaceAll(cluster1(), "kind: Pod\n", "kind: Podium\n"))
 	if _, err := Make(t.Context(), b.files, b.store, kubernetes); err == nil {
 		t.Error("without pods nobody knows which addresses are in use")
 	}
