@@ -66,6 +66,8 @@ type Entry struct {
 	// OldFlows: an earlier owner of the addresses may have left flows in the kernel. They are cut before this one is let in; if
 	// it is chained, once its policy is enforced.
 	OldFlows bool `json:"oldFlows,omitempty"`
+	// Closed: why it passes nothing until it is made anew; "" = it passes what policy allows.
+	Closed string `json:"closed,omitempty"`
 }
 
 // ID is the identity of the entry.

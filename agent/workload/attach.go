@@ -182,6 +182,10 @@ func (w *Workloads) enter(ctx context.Context, r agentapi.AttachRequest, j *job)
 				"interface %s of sandbox %s is plugged in already, as %s/%s with %v: detach it first", had.Interface, had.Sandbox,
 				had.Namespace, had.Name, had.Addrs)
 		}
+		if had.Closed != "" {
+			return agentapi.Errorf(agentapi.CodeConflict, "interface %s of sandbox %s (%s/%s) is closed: %s: detach it first",
+				had.Interface, had.Sandbox, had.Namespace, had.Name, had.Closed)
+		}
 		j.entry = had
 		j.endpoint.Spec.IPNetworks = networks(had.Addrs)
 		return nil

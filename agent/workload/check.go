@@ -35,6 +35,9 @@ func (w *Workloads) Check(ctx context.Context, r agentapi.CheckRequest, netns *o
 	if !ok || e.Phase != ledger.Plugged {
 		return agentapi.Errorf(agentapi.CodeNotFound, "interface %s of sandbox %s is not plugged in", r.Interface, r.Sandbox)
 	}
+	if e.Closed != "" {
+		return agentapi.Errorf(agentapi.CodeDiffers, "%s/%s passes nothing: %s", e.Namespace, e.Name, e.Closed)
+	}
 	var errs []error
 	if len(r.Addresses) > 0 && !slices.Equal(sorted(r.Addresses), sorted(e.Addrs)) {
 		errs = append(errs, fmt.Errorf("its addresses are %v, not %v", e.Addrs, r.Addresses))

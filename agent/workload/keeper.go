@@ -38,13 +38,12 @@ type Keeper struct {
 	inSync bool
 	blocks map[api.Key]map[netip.Addr]string // handles of what blocks hold for this node
 	since  map[drivers.EndpointID]time.Time  // of those that don't hold their addresses
-	closed map[drivers.EndpointID]bool
 }
 
 // NewKeeper returns the Keeper of w.
 func NewKeeper(w *Workloads) *Keeper {
 	return &Keeper{w: w, wake: make(chan struct{}, 1), blocks: map[api.Key]map[netip.Addr]string{},
-		since: map[drivers.EndpointID]time.Time{}, closed: map[drivers.EndpointID]bool{}}
+		since: map[drivers.EndpointID]time.Time{}}
 }
 
 // Take takes in what the watch tells.
@@ -173,7 +172,7 @@ func (k *Keeper) ripe(entries []ledger.Entry, pools []*api.IPPool, now time.Time
 	var out []ledger.Entry
 	since := map[drivers.EndpointID]time.Time{}
 	for _, e := range entries {
-		if k.holds(e, inPools(e, pools)) && !k.closed[e.ID()] {
+		if k.holds(e, inPools(e, pools)) && e.Closed == "" {
 			continue
 		}
 		first, ok := k.since[e.ID()]
@@ -187,11 +186,6 @@ func (k *Keeper) ripe(entries []ledger.Entry, pools []*api.IPPool, now time.Time
 		}
 	}
 	k.since = since
-	for id := range k.closed {
-		if _, there := since[id]; !there {
-			delete(k.closed, id) // it has been detached
-		}
-	}
 	return out
 }
 
@@ -278,38 +272,28 @@ func (k *Keeper) evict(ctx context.Context, e ledger.Entry, addrs []netip.Addr) 
 	return nil
 }
 
-// shut closes a workload whose address is another one's.
+// shut closes a workload whose address is another one's, also for agents to come. The caller holds its lock.
 func (k *Keeper) shut(ctx context.Context, e ledger.Entry) error {
-	if k.isClosed(e) {
+	if e.Closed != "" {
 		return nil
 	}
 	k.w.o.Log.Error("a workload's address is another one's by now: it is closed; delete it to have it made anew", "endpoint", e.Namespace+"/"+e.Name,
 		"addresses", e.Addrs)
-	if err := k.w.closed(ctx, e, "its address is another one's by now"); err != nil {
+	e.Closed = "its address is another one's by now"
+	if err := k.w.closed(ctx, e, e.Closed); err != nil {
 		return err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.closed[e.ID()] = true
-	return nil
+	return k.w.o.Ledger.Put(e)
 }
 
-// open lets a workload in again that was closed.
+// open lets a workload in again that was closed. The caller holds its lock.
 func (k *Keeper) open(ctx context.Context, e ledger.Entry) error {
-	if !k.isClosed(e) {
+	if e.Closed == "" {
 		return nil
 	}
+	e.Closed = ""
 	if _, err := k.w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
 		return err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.closed, e.ID())
-	return nil
-}
-
-func (k *Keeper) isClosed(e ledger.Entry) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.closed[e.ID()]
+	return k.w.o.Ledger.Put(e)
 }

@@ -2,7 +2,9 @@ package workload
 
 import (
 	"context"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -201,6 +203,22 @@ func TestAddressOfAnother(t *testing.T) {
 		if got := h.ownersOf()[addr]; got.Pod != "thief" {
 			t.Errorf("%s is held by %+v", addr, got)
 		}
+		// neither another attach nor another agent opens it
+		again := agentapi.AttachRequest{Sandbox: "s1", Workload: db0(), Allocate: &agentapi.Allocate{V4: true}}
+		if _, err := h.ask(w, again); agentapi.CodeOf(err) != agentapi.CodeConflict || len(h.attached) != 0 {
+			t.Errorf("attached again: %v, graph %v", err, h.attached)
+		}
+		w = h.begin()
+		k = NewKeeper(w)
+		if len(h.attached) != 0 {
+			t.Error("a new agent opens it before it has looked")
+		}
+		if h.tell(k); k.look(t.Context()) {
+			time.Sleep(keepAfter)
+		}
+		if !k.look(t.Context()) || len(h.attached) != 0 {
+			t.Error("a new agent opens it")
+		}
 		if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
 			t.Fatal(err)
 		}
@@ -272,6 +290,35 @@ func (r *refusing) Attached(ctx context.Context, id drivers.EndpointID, e *calcg
 		return 0, r.err
 	}
 	return r.host.Attached(ctx, id, e)
+}
+
+// TestKeeperOnAFullDisk: a workload is closed, though that can't be written down, and it is written when there is room.
+func TestKeeperOnAFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, w, k, addr := restored(t)
+		h.hold(addr, "thief", "node2")
+		h.full = true
+		if !h.settle(k) || len(h.attached) != 0 {
+			t.Error("it is not closed")
+		}
+		h.full = false
+		if e, _ := w.o.Ledger.Get(endpointID("s1")); e.Closed != "" {
+			t.Errorf("written on a full disk: %+v", e)
+		}
+		k.look(t.Context())
+		if e, _ := w.o.Ledger.Get(endpointID("s1")); e.Closed == "" || len(h.attached) != 0 {
+			t.Errorf("%+v", e)
+		}
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer null.Close()
+		err = w.Check(t.Context(), agentapi.CheckRequest{Sandbox: "s1", Interface: "eth0"}, null)
+		if agentapi.CodeOf(err) != agentapi.CodeDiffers || !strings.Contains(err.Error(), "another one's") {
+			t.Errorf("check: %v", err)
+		}
+	})
 }
 
 // TestKeeperTellsAgain: a workload is closed, and open again, once the graph has been told so.

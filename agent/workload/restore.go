@@ -42,6 +42,8 @@ func (w *Workloads) Restore(ctx context.Context, host []drivers.HostIface) error
 			return nil
 		case noted[e.ID()]:
 			return w.closed(ctx, e, "it is to be detached")
+		case e.Closed != "":
+			return w.closed(ctx, e, e.Closed)
 		case e.OldFlows && !e.Chained: // what another plugin has made would be open without an endpoint
 			return nil
 		}
