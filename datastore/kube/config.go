@@ -83,7 +83,11 @@ func (c Config) RESTConfig() (*rest.Config, error) {
 			}
 		}
 		rc.Host = c.APIServers[0]
-		rc.Wrap(failover(servers))
+		log := c.Log
+		if log == nil {
+			log = slog.New(slog.DiscardHandler)
+		}
+		rc.Wrap(failover(servers, log))
 	}
 	return rc, nil
 }

@@ -3,6 +3,8 @@ package kube
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -11,8 +13,9 @@ import (
 
 // failover returns a wrapper of a transport that sends all requests to one of servers: the same one until it does not
 // work, then the next. A request that a server may have seen is not sent again: it fails, and the next one goes elsewhere.
-func failover(servers []*url.URL) func(http.RoundTripper) http.RoundTripper {
-	return func(next http.RoundTripper) http.RoundTripper { return &turns{next: next, servers: servers} }
+// The log has it when another server than before answers.
+func failover(servers []*url.URL, log *slog.Logger) func(http.RoundTripper) http.RoundTripper {
+	return func(next http.RoundTripper) http.RoundTripper { return &turns{next: next, servers: servers, log: log} }
 }
 
 // mostBad is how many answers in a row that it can't make a server one that does not work.
@@ -21,10 +24,13 @@ const mostBad = 3
 type turns struct {
 	next    http.RoundTripper
 	servers []*url.URL
+	log     *slog.Logger
 
-	mu  sync.Mutex
-	at  int // counts moves: its remainder is the present server
-	bad int // answers of the present server in a row that it can't
+	mu       sync.Mutex
+	at       int   // counts moves: its remainder is the present server
+	bad      int   // answers of the present server in a row that it can't
+	answerer int   // index of the server that has answered last
+	why      error // of the last move
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -40,7 +46,7 @@ func (t *turns) RoundTrip(req *http.Request) (*http.Response, error) {
 		if givenUp(req.Context()) {
 			return res, err
 		}
-		t.leave(at)
+		t.leave(at, err)
 		if !undialled(err) || req.Context().Err() != nil {
 			return res, err
 		}
@@ -59,11 +65,15 @@ func (t *turns) present() int {
 }
 
 // leave goes on to the next server, unless others have done so already: many requests fail at once.
-func (t *turns) leave(at int) {
+func (t *turns) leave(at int, why error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.move(at, why)
+}
+
+func (t *turns) move(at int, why error) {
 	if t.at == at {
-		t.at, t.bad = at+1, 0
+		t.at, t.bad, t.why = at+1, 0, why
 	}
 }
 
@@ -77,9 +87,13 @@ func (t *turns) answered(at, code int) {
 	case t.at != at || code == http.StatusTooManyRequests || code == http.StatusGatewayTimeout:
 	case code < http.StatusInternalServerError:
 		t.bad = 0
+		if now := at % len(t.servers); now != t.answerer {
+			t.log.Warn("another API server answers now", "server", t.servers[now].Host, "instead", t.servers[t.answerer].Host, "err", t.why)
+			t.answerer = now
+		}
 	default:
 		if t.bad++; t.bad == mostBad {
-			t.at, t.bad = at+1, 0
+			t.move(at, fmt.Errorf("%d answers in a row that it can't, the last with code %d", mostBad, code))
 		}
 	}
 }

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -24,7 +25,8 @@ func TestFailover(t *testing.T) {
 	a.Start()
 	b.Start()
 	defer b.Close()
-	c := http.Client{Transport: failover(parse(t, a.URL, b.URL))(http.DefaultTransport)}
+	var log strings.Builder
+	c := http.Client{Transport: failover(parse(t, a.URL, b.URL), slog.New(slog.NewTextHandler(&log, nil)))(http.DefaultTransport)}
 	ask := func() string {
 		res, err := c.Post("http://nowhere.invalid/x?y=z", "text/plain", strings.NewReader("body"))
 		if err != nil {
@@ -47,6 +49,9 @@ func TestFailover(t *testing.T) {
 		if got := ask(); got != "b /x?y=z body" {
 			t.Errorf("with the first one gone: %s", got)
 		}
+	}
+	if n := strings.Count(log.String(), "another API server answers now"); n != 1 || !strings.Contains(log.String(), "connection refused") {
+		t.Errorf("the log has\n%s", log.String())
 	}
 	b.CloseClientConnections()
 	b.Close()
@@ -124,7 +129,7 @@ func TestFailoverSilent(t *testing.T) {
 			impatient := b.Client().Transport.(*http.Transport).Clone()
 			impatient.TLSHandshakeTimeout = c.handshake
 			frozen := silent(t)
-			rt := failover(parse(t, "https://"+frozen, b.URL))(tripper(func(req *http.Request) (*http.Response, error) {
+			rt := failover(parse(t, "https://"+frozen, b.URL), slog.New(slog.DiscardHandler))(tripper(func(req *http.Request) (*http.Response, error) {
 				if req.URL.Host == frozen {
 					return impatient.RoundTrip(req)
 				}
@@ -165,7 +170,7 @@ func TestFailoverAtOnce(t *testing.T) {
 			var all, done sync.WaitGroup
 			all.Add(n)
 			var asked sync.Map
-			rt := failover(parse(t, "http://a:1", "http://b:1", "http://c:1"))(tripper(func(req *http.Request) (*http.Response, error) {
+			rt := failover(parse(t, "http://a:1", "http://b:1", "http://c:1"), slog.New(slog.DiscardHandler))(tripper(func(req *http.Request) (*http.Response, error) {
 				asked.Store(req.URL.Host, true)
 				all.Done()
 				all.Wait()
@@ -203,7 +208,7 @@ func TestFailoverErrors(t *testing.T) {
 	} {
 		var got string
 		i := 0
-		rt := failover(parse(t, "http://a:1", "http://b:1"))(tripper(func(req *http.Request) (*http.Response, error) {
+		rt := failover(parse(t, "http://a:1", "http://b:1"), slog.New(slog.DiscardHandler))(tripper(func(req *http.Request) (*http.Response, error) {
 			got += req.URL.Hostname()
 			i++
 			return &http.Response{StatusCode: c.codes[i-1]}, nil
