@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tortie/tortie/internal/bounded"
@@ -12,7 +13,7 @@ import (
 // chain is the configuration of the other plugin's network, with ours as the last of its plugins. The network keeps its
 // name: what is plugged in already is deleted by that name, and addresses may be kept by it.
 func (i *Installer) chain() ([]byte, error) {
-	files, err := i.confs()
+	files, err := confs(i.o.ConfDir)
 	if err != nil {
 		return nil, err
 	}
@@ -33,6 +34,10 @@ func (i *Installer) chain() ([]byte, error) {
 		}
 		if name != i.o.Conf.ChainTo {
 			others = append(others, f+" ("+name+")")
+			continue
+		}
+		if slices.Contains(plugins(b), PluginName) { // what was written under another name, most often
+			others = append(others, f+" ("+name+", with "+PluginName+" in it)")
 			continue
 		}
 		b, err = i.o.Conf.behind(conf)
@@ -69,6 +74,11 @@ func (c Conf) behind(conf map[string]json.RawMessage) ([]byte, error) {
 	if conf["plugins"], err = json.Marshal(append(plugins, ours)); err != nil {
 		return nil, err
 	}
+	return marshal(conf)
+}
+
+// marshal is conf as JSON, with its keys sorted.
+func marshal(conf map[string]json.RawMessage) ([]byte, error) {
 	b, err := json.MarshalIndent(conf, "", "  ")
 	return append(b, '\n'), err
 }

@@ -159,6 +159,9 @@ func (i *Installer) putConf() error {
 	if err == nil {
 		err = i.put(filepath.Join(i.o.ConfDir, i.o.ConfName), want, 0o644, maxConf)
 	}
+	if err == nil {
+		err = i.removeStale(want)
+	}
 	if err != nil {
 		return fmt.Errorf("writing the CNI configuration: %w", err)
 	}
@@ -188,7 +191,7 @@ func (i *Installer) inFront() error {
 	if i.o.ConfDir == "" {
 		return nil
 	}
-	files, err := i.confs()
+	files, err := confs(i.o.ConfDir)
 	if err != nil || len(files) == 0 || files[0] == i.o.ConfName {
 		return err
 	}
@@ -196,9 +199,9 @@ func (i *Installer) inFront() error {
 		files[0], i.o.ConfName, i.o.ConfDir)
 }
 
-// confs are the names of all configurations, in the order in which the runtime takes them.
-func (i *Installer) confs() ([]string, error) {
-	files, err := os.ReadDir(i.o.ConfDir) // sorted by name
+// confs are the names of all configurations in dir, in the order in which the runtime takes them.
+func confs(dir string) ([]string, error) {
+	files, err := os.ReadDir(dir) // sorted by name
 	if err != nil {
 		return nil, fmt.Errorf("reading what CNI configurations there are: %w", err)
 	}
