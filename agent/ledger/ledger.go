@@ -68,6 +68,8 @@ type Entry struct {
 	OldFlows bool `json:"oldFlows,omitempty"`
 	// Closed: why it passes nothing until it is made anew; "" = it passes what policy allows.
 	Closed string `json:"closed,omitempty"`
+	// ClosedFor are the addresses that it has to hold before it is let in again.
+	ClosedFor []netip.Addr `json:"closedFor,omitempty"`
 }
 
 // ID is the identity of the entry.

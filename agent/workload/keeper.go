@@ -34,16 +34,29 @@ type Keeper struct {
 	w    *Workloads
 	wake chan struct{}
 
-	mu     sync.Mutex
-	inSync bool
-	blocks map[api.Key]map[netip.Addr]string // handles of what blocks hold for this node
-	since  map[drivers.EndpointID]time.Time  // of those that don't hold their addresses
+	mu       sync.Mutex
+	inSync   bool
+	blocks   map[api.Key]map[netip.Addr]string   // handles of what blocks hold for this node
+	concerns map[drivers.EndpointID]*concern     // workloads that may not hold their addresses
+	shut     map[drivers.EndpointID][]netip.Addr // workloads that the graph has closed, and what they have to hold again
+}
+
+// concern is when a workload is looked into that does not hold its addresses, or that is closed.
+type concern struct {
+	due   time.Time
+	retry backoff.Backoff
 }
 
 // NewKeeper returns the Keeper of w.
 func NewKeeper(w *Workloads) *Keeper {
-	return &Keeper{w: w, wake: make(chan struct{}, 1), blocks: map[api.Key]map[netip.Addr]string{},
-		since: map[drivers.EndpointID]time.Time{}}
+	k := &Keeper{w: w, wake: make(chan struct{}, 1), blocks: map[api.Key]map[netip.Addr]string{},
+		concerns: map[drivers.EndpointID]*concern{}, shut: map[drivers.EndpointID][]netip.Addr{}}
+	for _, e := range w.o.Ledger.List() {
+		if e.Closed != "" {
+			k.shut[e.ID()] = e.ClosedFor
+		}
+	}
+	return k
 }
 
 // Take takes in what the watch tells.
@@ -107,10 +120,12 @@ func (w *Workloads) heldOn(o api.Object) map[netip.Addr]string {
 func (k *Keeper) Run(ctx context.Context) {
 	retry := backoff.Backoff{Min: time.Second, Max: keepInterval}
 	for ctx.Err() == nil {
-		wait := keepInterval
-		if k.look(ctx) {
+		var wait time.Duration
+		if err := k.look(ctx); err != nil {
+			k.w.o.Log.Info("looking whether workloads hold their addresses", "err", err)
 			wait = retry.Next()
 		} else {
+			wait = k.pause(time.Now())
 			retry.Reset()
 		}
 		t := time.NewTimer(wait)
@@ -123,24 +138,23 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
-// look looks at all workloads, and reports whether something is left to do.
-func (k *Keeper) look(ctx context.Context) (left bool) {
+// look looks at all workloads.
+func (k *Keeper) look(ctx context.Context) error {
 	entries := slices.DeleteFunc(k.w.o.Ledger.List(), func(e ledger.Entry) bool { return !kept(e) })
 	pools, err := k.pools(ctx, entries)
 	if err != nil {
-		k.w.o.Log.Info("looking whether workloads hold their addresses", "err", err)
-		return true
+		return err
 	}
-	for _, e := range k.ripe(entries, pools, time.Now(), &left) {
+	for _, e := range k.due(entries, pools, time.Now()) {
 		if ctx.Err() != nil {
-			return true
+			return ctx.Err()
 		}
 		if err := k.keep(ctx, e, pools); err != nil {
 			k.w.o.Log.Info("a workload does not hold its address yet", "endpoint", e.Namespace+"/"+e.Name, "addresses", e.Addrs, "err", err)
-			left = true
 		}
+		k.tried(e.ID(), time.Now())
 	}
-	return left
+	return nil
 }
 
 // pools are those that there are; none if that is of no interest yet.
@@ -161,32 +175,53 @@ func inPools(e ledger.Entry, pools []*api.IPPool) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(e.Addrs), func(a netip.Addr) bool { return !holds(pools, a) })
 }
 
-// ripe are the entries whose addresses have not been their own for a while; left says that there are some whose time has
-// not come.
-func (k *Keeper) ripe(entries []ledger.Entry, pools []*api.IPPool, now time.Time, left *bool) []ledger.Entry {
+// due are the entries to look into now: whose addresses have not been their own for a while, and those that are closed.
+func (k *Keeper) due(entries []ledger.Entry, pools []*api.IPPool, now time.Time) (out []ledger.Entry) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !k.inSync {
 		return nil
 	}
-	var out []ledger.Entry
-	since := map[drivers.EndpointID]time.Time{}
+	concerns, shut := map[drivers.EndpointID]*concern{}, map[drivers.EndpointID][]netip.Addr{}
 	for _, e := range entries {
-		if k.holds(e, inPools(e, pools)) && e.Closed == "" {
+		id := e.ID()
+		addrs, isShut := k.shut[id]
+		if isShut {
+			shut[id] = addrs
+		}
+		if k.holds(e, inPools(e, pools)) && !isShut && e.Closed == "" {
 			continue
 		}
-		first, ok := k.since[e.ID()]
-		if !ok {
-			first = now
+		c := k.concerns[id]
+		if c == nil {
+			c = &concern{due: now.Add(keepAfter), retry: backoff.Backoff{Min: keepAfter, Max: keepInterval}}
 		}
-		if since[e.ID()] = first; now.Sub(first) >= keepAfter {
+		if concerns[id] = c; !now.Before(c.due) {
 			out = append(out, e)
-		} else {
-			*left = true
 		}
 	}
-	k.since = since
+	k.concerns, k.shut = concerns, shut // without those that are well, or have been detached
 	return out
+}
+
+// tried says when a workload is looked into again, should that be necessary then.
+func (k *Keeper) tried(id drivers.EndpointID, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if c := k.concerns[id]; c != nil {
+		c.due = now.Add(c.retry.Next())
+	}
+}
+
+// pause is how long nothing is due.
+func (k *Keeper) pause(now time.Time) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := keepInterval
+	for _, c := range k.concerns {
+		d = min(d, c.due.Sub(now))
+	}
+	return max(d, 0)
 }
 
 func kept(e ledger.Entry) bool { return e.Phase == ledger.Plugged && e.Allocated && len(e.Addrs) > 0 }
@@ -223,8 +258,9 @@ func (k *Keeper) keep(ctx context.Context, e ledger.Entry, pools []*api.IPPool) 
 		return err
 	}
 	addrs := inPools(e, pools)
-	if len(addrs) == 0 { // it is closed, and stays so: nobody can say whose its addresses are now
-		return nil
+	if len(addrs) == 0 || k.w.gone.has(e.ID()) ||
+		slices.ContainsFunc(k.shutFor(e.ID()), func(a netip.Addr) bool { return !slices.Contains(addrs, a) }) {
+		return nil // if it is closed it stays so: nobody can say whose its addresses are now
 	}
 	if err := k.evict(ctx, e, addrs); err != nil {
 		return err
@@ -236,7 +272,7 @@ func (k *Keeper) keep(ctx context.Context, e ledger.Entry, pools []*api.IPPool) 
 		k.w.o.Log.Warn("a workload's addresses were not its own any more: they are again", "endpoint", e.Namespace+"/"+e.Name, "addresses", addrs)
 		return k.open(ctx, e)
 	case errors.Is(err, ipam.ErrTaken):
-		return errors.Join(err, k.shut(ctx, e))
+		return errors.Join(err, k.close(ctx, e, addrs))
 	}
 	return err
 }
@@ -272,28 +308,47 @@ func (k *Keeper) evict(ctx context.Context, e ledger.Entry, addrs []netip.Addr) 
 	return nil
 }
 
-// shut closes a workload whose address is another one's, also for agents to come. The caller holds its lock.
-func (k *Keeper) shut(ctx context.Context, e ledger.Entry) error {
+// close closes a workload of whose addresses addrs one is another one's, also for agents to come. The caller holds its lock.
+func (k *Keeper) close(ctx context.Context, e ledger.Entry, addrs []netip.Addr) error {
+	const why = "its address is another one's by now"
+	if k.shutFor(e.ID()) == nil {
+		k.w.o.Log.Error("a workload's address is another one's by now: it is closed; delete it to have it made anew", "endpoint", e.Namespace+"/"+e.Name,
+			"addresses", addrs)
+		if err := k.w.closed(ctx, e, why); err != nil {
+			return err
+		}
+		k.mu.Lock()
+		k.shut[e.ID()] = addrs
+		k.mu.Unlock()
+	}
 	if e.Closed != "" {
 		return nil
 	}
-	k.w.o.Log.Error("a workload's address is another one's by now: it is closed; delete it to have it made anew", "endpoint", e.Namespace+"/"+e.Name,
-		"addresses", e.Addrs)
-	e.Closed = "its address is another one's by now"
-	if err := k.w.closed(ctx, e, e.Closed); err != nil {
-		return err
-	}
+	e.Closed, e.ClosedFor = why, addrs
 	return k.w.o.Ledger.Put(e)
 }
 
 // open lets a workload in again that was closed. The caller holds its lock.
 func (k *Keeper) open(ctx context.Context, e ledger.Entry) error {
-	if e.Closed == "" {
+	wasClosed := e.Closed != ""
+	e.Closed, e.ClosedFor = "", nil
+	if k.shutFor(e.ID()) != nil {
+		if _, err := k.w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
+			return err
+		}
+		k.mu.Lock()
+		delete(k.shut, e.ID())
+		k.mu.Unlock()
+	}
+	if !wasClosed {
 		return nil
 	}
-	e.Closed = ""
-	if _, err := k.w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
-		return err
-	}
 	return k.w.o.Ledger.Put(e)
+}
+
+// shutFor is what a workload has to hold again that is closed; nil if it is not.
+func (k *Keeper) shutFor(id drivers.EndpointID) []netip.Addr {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.shut[id]
 }

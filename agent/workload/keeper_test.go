@@ -62,7 +62,7 @@ func restored(t *testing.T) (h *host, w *Workloads, k *Keeper, addr string) {
 	}
 	k = NewKeeper(w)
 	h.tell(k)
-	if k.look(t.Context()) || len(k.since) > 0 {
+	if h.look(k) {
 		t.Error("something is to be done though all is well")
 	}
 	if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("s1", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
@@ -71,20 +71,38 @@ func restored(t *testing.T) (h *host, w *Workloads, k *Keeper, addr string) {
 	return h, w, k, got.Addresses[0].String()
 }
 
-// settle looks, waits until the watch would have told, and looks again.
+// look looks, and says whether something is left to do.
+func (h *host) look(k *Keeper) bool {
+	h.t.Helper()
+	if err := k.look(h.t.Context()); err != nil {
+		h.t.Error(err)
+	}
+	return len(k.concerns) > 0
+}
+
+// settle looks until the watch would have told, and what comes of that is done.
 func (h *host) settle(k *Keeper) (left bool) {
+	h.t.Helper()
 	h.tell(k)
-	if !k.look(h.t.Context()) {
+	if !h.look(k) {
 		h.t.Error("nothing is left at the first look")
 	}
 	time.Sleep(keepAfter) // of a synctest bubble
-	return k.look(h.t.Context())
+	return h.later(k)
+}
+
+// later looks, has the watch tell what came of it, and looks again.
+func (h *host) later(k *Keeper) (left bool) {
+	h.t.Helper()
+	h.look(k)
+	h.tell(k)
+	return h.look(k)
 }
 
 func TestKeepsAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, w, k, addr := restored(t)
-		if blind := NewKeeper(w); blind.look(t.Context()) || len(blind.since) > 0 {
+		if blind := NewKeeper(w); h.look(blind) {
 			t.Error("something is to be done before the store has been read")
 		}
 		if h.settle(k) {
@@ -93,10 +111,6 @@ func TestKeepsAddress(t *testing.T) {
 		want := api.Owner{Namespace: db0().Namespace, Pod: db0().Name, UID: db0().UID, Node: "node1"}
 		if got := h.ownersOf()[addr]; got != want {
 			t.Errorf("%s is held by %+v, want %+v", addr, got, want)
-		}
-		h.tell(k)
-		if k.look(t.Context()) {
-			t.Error("it is not enough")
 		}
 		if len(h.attached) != 1 {
 			t.Error("the pod is closed")
@@ -121,7 +135,7 @@ func TestKeepsAddressOfPools(t *testing.T) {
 		}
 		k := NewKeeper(w)
 		h.tell(k)
-		if k.look(t.Context()) || len(k.since) > 0 {
+		if h.look(k) {
 			t.Error("something is to be done though all is well")
 		}
 		if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("s1", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
@@ -133,8 +147,7 @@ func TestKeepsAddressOfPools(t *testing.T) {
 		if got := h.ownersOf(); len(got) != 1 || got["10.65.0.7"].UID != db0().UID {
 			t.Errorf("held are %+v", got)
 		}
-		h.tell(k)
-		if k.look(t.Context()) || len(k.since) > 0 || !slices.Equal(h.attached[endpointID("s1")].Addrs, given) {
+		if !slices.Equal(h.attached[endpointID("s1")].Addrs, given) {
 			t.Error("it is not enough")
 		}
 	})
@@ -213,22 +226,19 @@ func TestAddressOfAnother(t *testing.T) {
 		if len(h.attached) != 0 {
 			t.Error("a new agent opens it before it has looked")
 		}
-		if h.tell(k); k.look(t.Context()) {
-			time.Sleep(keepAfter)
-		}
-		if !k.look(t.Context()) || len(h.attached) != 0 {
+		if !h.settle(k) || len(h.attached) != 0 {
 			t.Error("a new agent opens it")
 		}
 		if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
 			t.Fatal(err)
 		}
 		w.o.Addresses = newPools(h.store, true) // that has read the block since
-		if k.look(t.Context()) || len(h.attached) != 1 || !slices.Equal(h.attached[endpointID("s1")].Addrs, addrs(addr)) {
+		time.Sleep(keepInterval)
+		if h.later(k) || len(h.attached) != 1 || !slices.Equal(h.attached[endpointID("s1")].Addrs, addrs(addr)) {
 			t.Error("the pod is not open again, though it has its address")
 		}
-		h.tell(k)
-		if k.look(t.Context()) || len(k.since) > 0 {
-			t.Error("it is not enough that the pod is open again")
+		if e, _ := w.o.Ledger.Get(endpointID("s1")); e.Closed != "" || e.ClosedFor != nil {
+			t.Errorf("the ledger has %+v", e)
 		}
 		if err := h.detach(w, "s1"); err != nil {
 			t.Fatal(err)
@@ -248,7 +258,7 @@ func TestChainedAddressOfAnother(t *testing.T) {
 		}
 		k := NewKeeper(w)
 		h.tell(k)
-		if k.look(t.Context()) {
+		if h.look(k) {
 			t.Error("something is to be done though all is well")
 		}
 		give := newPools(h.store, true)
@@ -273,8 +283,9 @@ func TestChainedAddressOfAnother(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.o.Addresses = newPools(h.store, true) // that has read the block since
-		if e := h.attached[endpointID("s1")]; k.look(t.Context()) || h.attached[endpointID("s1")].Closed != "" {
-			t.Errorf("the graph has %+v, though it has its address", e)
+		time.Sleep(keepInterval)
+		if left := h.later(k); left || h.attached[endpointID("s1")].Closed != "" {
+			t.Errorf("the graph has %+v, though it has its address", h.attached[endpointID("s1")])
 		}
 	})
 }
@@ -305,7 +316,8 @@ func TestKeeperOnAFullDisk(t *testing.T) {
 		if e, _ := w.o.Ledger.Get(endpointID("s1")); e.Closed != "" {
 			t.Errorf("written on a full disk: %+v", e)
 		}
-		k.look(t.Context())
+		time.Sleep(keepInterval)
+		h.look(k)
 		if e, _ := w.o.Ledger.Get(endpointID("s1")); e.Closed == "" || len(h.attached) != 0 {
 			t.Errorf("%+v", e)
 		}
@@ -332,7 +344,8 @@ func TestKeeperTellsAgain(t *testing.T) {
 			t.Error("nothing is left to do")
 		}
 		g.err = nil
-		if k.look(t.Context()); len(h.attached) != 0 {
+		time.Sleep(keepInterval)
+		if h.look(k); len(h.attached) != 0 {
 			t.Error("the pod is not closed, though the graph can be told")
 		}
 		if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
@@ -340,13 +353,179 @@ func TestKeeperTellsAgain(t *testing.T) {
 		}
 		w.o.Addresses = newPools(h.store, true) // that has read the block since
 		g.err = context.DeadlineExceeded
-		if !k.look(t.Context()) {
+		time.Sleep(keepInterval)
+		if !h.later(k) {
 			t.Error("nothing is left to do")
 		}
 		g.err = nil
-		h.tell(k)
-		if k.look(t.Context()) || len(h.attached) != 1 {
+		time.Sleep(keepInterval)
+		if h.later(k) || len(h.attached) != 1 {
 			t.Error("the pod is not open again, though the graph can be told")
+		}
+	})
+}
+
+// TestKeeperOpensAfterAFullDisk: what could not be written down is opened all the same when its address is free, or its own, again.
+func TestKeeperOpensAfterAFullDisk(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h, w, k, addr := restored(t)
+			h.hold(addr, "thief", "node2")
+			h.full = true
+			if !h.settle(k) || len(h.attached) != 0 {
+				t.Error("it is not closed")
+			}
+			if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
+				t.Fatal(err)
+			}
+			if own {
+				h.hold(addr, "s1", "node1")
+				h.tell(k)
+			}
+			w.o.Addresses = newPools(h.store, true) // that has read the block since
+			time.Sleep(keepInterval)
+			if h.later(k) || len(h.attached) != 1 {
+				t.Error("it is not open again")
+			}
+		})
+	}
+}
+
+// TestKeepsNothingOfTheGone: a workload that is gone, which could not be written down, gets no address any more.
+func TestKeepsNothingOfTheGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, w, k, _ := restored(t)
+		w.gone.put(endpointID("s1"), struct{}{})
+		h.settle(k)
+		if got := h.ownersOf(); len(got) > 0 {
+			t.Errorf("held are %+v", got)
+		}
+	})
+}
+
+// TestKeeperClosesAgain: who could not write down that it is open closes it again if it has to.
+func TestKeeperClosesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, w, k, addr := restored(t)
+		release := func(handle string) {
+			t.Helper()
+			if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf(handle, "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
+				t.Fatal(err)
+			}
+			w.o.Addresses = newPools(h.store, true) // that has read the block since
+			time.Sleep(keepInterval)
+		}
+		h.hold(addr, "thief", "node2")
+		if !h.settle(k) || len(h.attached) != 0 {
+			t.Error("it is not closed")
+		}
+		h.full = true
+		release("thief")
+		if !h.later(k) || len(h.attached) != 1 {
+			t.Error("it is not open again, and to be written down")
+		}
+		release("s1")
+		h.hold(addr, "thief", "node2")
+		if !h.later(k) || len(h.attached) != 0 {
+			t.Error("it is open, though its address is another one's again")
+		}
+	})
+}
+
+// TestClosedUntilAllIsHeld: a workload that is closed for an address stays so when the pool of that one gives none any more.
+func TestClosedUntilAllIsHeld(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := kubeHost(true)(t)
+			w := h.begin()
+			if _, err := h.ask(w, agentapi.AttachRequest{Sandbox: "s1", Workload: db0(), Addresses: addrs("10.65.0.7", "fd65::7")}); err != nil {
+				t.Fatal(err)
+			}
+			give := newPools(h.store, true)
+			if _, err := give.Release(t.Context(), ipam.HandleOf("s1", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
+				t.Fatal(err)
+			}
+			h.hold("10.65.0.7", "thief", "node2")
+			k := NewKeeper(w)
+			if !h.settle(k) || len(h.attached) != 0 {
+				t.Error("it is not closed")
+			}
+			pools, err := h.store.List(t.Context(), "IPPool", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range pools {
+				if p := o.(*api.IPPool); strings.HasPrefix(p.Spec.CIDR, "10.65.") {
+					p.Spec.Disabled = true
+					if _, err := h.store.Update(t.Context(), p); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if restart {
+				w = h.begin()
+				k = NewKeeper(w)
+				h.settle(k)
+			}
+			w.o.Addresses = newPools(h.store, true) // that has read the pools since
+			time.Sleep(keepInterval)
+			if !h.later(k) || len(h.attached) != 0 {
+				t.Error("it is open, though one of its addresses is another one's")
+			}
+		})
+	}
+}
+
+// asked counts requests for addresses.
+type asked struct {
+	Addresses
+	n int
+}
+
+func (a *asked) Assign(ctx context.Context, r ipam.Request) (ipam.Result, error) {
+	a.n++
+	return a.Addresses.Assign(ctx, r)
+}
+
+// TestKeeperPace: a workload that stays closed is not looked into at every change, and does not delay others.
+func TestKeeperPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, w, k, addr := restored(t)
+		h.hold(addr, "thief", "node2")
+		h.tell(k)
+		count := &asked{Addresses: w.o.Addresses}
+		w.o.Addresses = count
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go k.Run(ctx)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if len(h.attached) != 0 {
+			t.Error("it is not closed")
+		}
+		if count.n > 20 {
+			t.Errorf("%d requests in ten minutes", count.n)
+		}
+		count.n = 0
+		for range 20 {
+			k.kick()
+			synctest.Wait()
+		}
+		if count.n > 1 {
+			t.Errorf("%d requests for 20 changes", count.n)
+		}
+		// another one loses its address
+		e, _ := w.o.Ledger.Get(endpointID("s1"))
+		e.Sandbox, e.HostIface, e.Addrs, e.Closed, e.ClosedFor = "s2", "tort2", addrs("10.65.0.9"), "", nil
+		if err := w.o.Ledger.Put(e); err != nil {
+			t.Fatal(err)
+		}
+		k.kick()
+		synctest.Wait()
+		time.Sleep(keepAfter)
+		synctest.Wait()
+		if got := h.ownersOf()["10.65.0.9"]; got.UID != e.UID {
+			t.Errorf("after %s it is held by %+v", keepAfter, got)
 		}
 	})
 }
