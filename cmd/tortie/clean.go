@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -64,7 +65,11 @@ func clean(ctx context.Context, cfg config.Config, all bool) (err error) {
 		defer func() { err = errors.Join(err, l.Close()) }()
 	}
 	if all { // the configuration before all else: the runtime places nothing here from then on
-		for _, path := range files(cfg) {
+		paths, err := files(cfg)
+		if err != nil {
+			return fmt.Errorf("cleaning up: %w", err)
+		}
+		for _, path := range paths {
 			if err := os.RemoveAll(path); err != nil {
 				return fmt.Errorf("cleaning up: %w", err)
 			}
@@ -82,14 +87,19 @@ func clean(ctx context.Context, cfg config.Config, all bool) (err error) {
 	if err := c.Clean(ctx); err != nil {
 		return fmt.Errorf("cleaning up: %w", err)
 	}
+	if all {
+		return left(cfg)
+	}
 	return nil
 }
 
 // files are what an agent makes in folders that others use too (the store has its data in the state folder), in the order
-// in which it is to go.
-func files(cfg config.Config) (paths []string) {
+// in which it is to go. CNI configurations are known by what is in them: cfg may not be that of the agent that wrote them.
+func files(cfg config.Config) (paths []string, err error) {
 	if cfg.CNI.ConfDir != "" {
-		paths = append(paths, filepath.Join(cfg.CNI.ConfDir, cfg.CNI.ConfName))
+		if paths, _, err = install.Calling(cfg.CNI.ConfDir); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.CNI.BinDir != "" {
 		paths = append(paths, filepath.Join(cfg.CNI.BinDir, install.PluginName))
@@ -97,5 +107,18 @@ func files(cfg config.Config) (paths []string) {
 	for _, name := range []string{"ledger", "notes", "state"} {
 		paths = append(paths, filepath.Join(cfg.StateDir, name))
 	}
-	return append(paths, cfg.SocketPath(), filepath.Join(cfg.RunDir, "boot"))
+	return append(paths, cfg.SocketPath(), filepath.Join(cfg.RunDir, "boot")), nil
+}
+
+// left says which configurations of others call the plugin that is gone: with these no container can be made.
+func left(cfg config.Config) error {
+	if cfg.CNI.ConfDir == "" {
+		return nil
+	}
+	_, others, err := install.Calling(cfg.CNI.ConfDir)
+	if err != nil || len(others) == 0 {
+		return err
+	}
+	return fmt.Errorf("all is removed, but %s, which Tortie has not written, still calls %s: take that out of its plugins",
+		strings.Join(others, ", "), install.PluginName)
 }
