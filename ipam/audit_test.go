@@ -366,7 +366,7 @@ func TestConfigure(t *testing.T) {
 
 // TestUnreadable has things in the store that can't be understood: nobody guesses.
 func TestUnreadable(t *testing.T) {
-	b := newBench(t, poolYAML("v4", "10.0.0.0/25", ""))
+	b := newBench(t, poolYAML("v4", "10.0.0.0/24", ""))
 	m := b.store.Store.(*mem.Store)
 	a := b.node("n1")
 	h := b.v4(a, "h")
@@ -381,6 +381,23 @@ func TestUnreadable(t *testing.T) {
 	m.SetRaw(api.Key{Kind: "IPReservation", Name: "r"}, []byte(`{"spec":{"reservedCIDRs":"all"}}`))
 	if _, err := a.Assign(t.Context(), Request{Handle: "h3", V4: true}); !errors.Is(err, datastore.ErrUnreadable) {
 		t.Errorf("with a reservation that can't be read: %v", err)
+	}
+	// That an address is another one's is certain all the same.
+	nobodys := netip.MustParsePrefix("10.0.0.0/26")
+	for nobodys == h.Block || nobodys == other.Addrs[0].Block {
+		nobodys = netip.PrefixFrom(nth(nobodys, 64), 26)
+	}
+	for addr, want := range map[netip.Addr]error{
+		other.Addrs[0].Addr:        ErrTaken,
+		other.Addrs[0].Addr.Next(): datastore.ErrUnreadable, // free, in the same block
+		nobodys.Addr():             datastore.ErrUnreadable,
+	} {
+		if _, err := a.Assign(t.Context(), Request{Handle: "h3", Addrs: []netip.Addr{addr}}); !errors.Is(err, want) {
+			t.Errorf("%s with a reservation that can't be read: %v", addr, err)
+		}
+	}
+	if o, err := m.Get(t.Context(), api.Key{Kind: "IPAMBlock", Name: blockName(nobodys)}); !errors.Is(err, datastore.ErrNotFound) {
+		t.Errorf("a block was claimed: %v, %v", o, err)
 	}
 	if got := b.release(a, "h2", ReleaseOptions{}); len(got) != 1 {
 		t.Errorf("released %v", got)

@@ -302,6 +302,8 @@ func takenError(addr netip.Addr, handle string, o api.Owner) error {
 // claimFor takes the block of an address that is in nobody's.
 func (d *draft) claimFor(ctx context.Context, addr netip.Addr, p netip.Prefix) error {
 	switch own := d.a.owned(familyOf(addr)); {
+	case d.rules.none != nil:
+		return d.rules.blind()
 	case !d.rules.auto:
 		return fmt.Errorf("%w at %s: its block %s is not this node's, and autoAllocateBlocks is off", ErrFull, addr, p)
 	case own >= d.rules.maxBlocks:

@@ -161,10 +161,13 @@ func (j *assign) extra() []datastore.Op { return j.ops }
 func (j *assign) outcome() error        { return j.failed }
 
 func (j *assign) plan(ctx context.Context, d *draft) error {
-	if d.rules.none != nil {
-		return fmt.Errorf("no address is given while it is not known which are reserved: %w", d.rules.none)
+	if len(j.req.Addrs) == 0 && d.rules.none != nil {
+		return d.rules.blind()
 	}
 	places, err := j.places(ctx, d)
+	if err == nil && d.rules.none != nil { // but that an address is taken is known all the same
+		err = d.rules.blind()
+	}
 	if err != nil {
 		return j.undo(d, err)
 	}

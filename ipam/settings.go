@@ -119,6 +119,11 @@ func (s Settings) rules() *rules {
 	return r
 }
 
+// blind is the error of a request for which it would have to be known which addresses may be given.
+func (r *rules) blind() error {
+	return fmt.Errorf("no address is given while it is not known which are reserved: %w", r.none)
+}
+
 // readPool returns nil for a pool that is not valid.
 func readPool(o *api.IPPool) *pool {
 	prefix, err := api.ParsePrefix(o.Spec.CIDR)
