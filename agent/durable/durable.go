@@ -24,8 +24,12 @@ var (
 	ErrVersion = errors.New("of another version")
 )
 
-// tempSuffix ends the names of files that are being written.
-const tempSuffix = ".tmp"
+const (
+	// tempSuffix ends the names of files that are being written.
+	tempSuffix = ".tmp"
+	// badSuffix and a time end the names of files that were set aside.
+	badSuffix = ".bad-"
+)
 
 // Where tests have the process die.
 var (
@@ -140,7 +144,7 @@ func Sweep(dir string) error {
 // SetAside renames path so that a person can look at it, and returns the new name. Of earlier ones it keeps a few.
 func SetAside(path string, now time.Time) (string, error) {
 	const keep = 5
-	older, err := filepath.Glob(path + ".bad-*") // sorted, so the oldest come first
+	older, err := filepath.Glob(path + badSuffix + "*") // sorted, so the oldest come first
 	if err != nil {
 		return "", err
 	}
@@ -149,11 +153,26 @@ func SetAside(path string, now time.Time) (string, error) {
 			return "", err
 		}
 	}
-	to := path + ".bad-" + now.UTC().Format("20060102T150405.000000000")
+	to := path + badSuffix + now.UTC().Format("20060102T150405.000000000")
 	if err := os.Rename(path, to); err != nil {
 		return "", err
 	}
 	return to, syncDir(filepath.Dir(path))
+}
+
+// Leftovers are what there is of path beside the file itself: what a crashed write has left, and what was set aside.
+func Leftovers(path string) (paths []string, err error) {
+	dir, name := filepath.Split(path)
+	files, err := os.ReadDir(filepath.Clean(dir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, f := range files {
+		if f.Name() == name+tempSuffix || strings.HasPrefix(f.Name(), name+badSuffix) {
+			paths = append(paths, dir+f.Name())
+		}
+	}
+	return paths, nil
 }
 
 // Seal returns payload behind a line that says what it is: kind, version, length and checksum.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -115,6 +116,34 @@ func TestSetAsideKeepsAFew(t *testing.T) {
 	}
 	left, err := filepath.Glob(path + "*")
 	if err != nil || len(left) != 5 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
+func TestLeftovers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "with [x]*")
+	path := filepath.Join(dir, "f")
+	if left, err := Leftovers(path); left != nil || err != nil {
+		t.Errorf("no such folder: %v, %v", left, err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"f", "f.bad", "f.tmp.x", "g", "g.tmp", "g.bad-1", "xf.bad-1", "f.badly"} { // none of them
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, _ := crashAt(2)
+	if err := w.WriteFile(path, nil); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+	aside, err := SetAside(path, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := Leftovers(path)
+	if err != nil || !slices.Equal(left, []string{aside, path + tempSuffix}) {
 		t.Errorf("%v, %v", left, err)
 	}
 }

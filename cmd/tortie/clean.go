@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tortie/tortie/agent/config"
+	"github.com/tortie/tortie/agent/durable"
 	"github.com/tortie/tortie/agent/install"
 	"github.com/tortie/tortie/agent/lock"
 	"github.com/tortie/tortie/drivers"
@@ -107,7 +108,11 @@ func files(cfg config.Config) (paths []string, err error) {
 	for _, name := range []string{"ledger", "notes", "state"} {
 		paths = append(paths, filepath.Join(cfg.StateDir, name))
 	}
-	return append(paths, cfg.SocketPath(), filepath.Join(cfg.RunDir, "boot")), nil
+	aside, err := durable.Leftovers(filepath.Join(cfg.StateDir, "state"))
+	if err != nil {
+		return nil, err
+	}
+	return append(append(paths, aside...), cfg.SocketPath(), filepath.Join(cfg.RunDir, "boot")), nil
 }
 
 // left says which configurations of others call the plugin that is gone: with these no container can be made.

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tortie/tortie/agent/config"
+	"github.com/tortie/tortie/agent/durable"
 	"github.com/tortie/tortie/agent/install"
 )
 
@@ -106,6 +107,36 @@ func TestCleanLeavesAPluginInAnothersList(t *testing.T) {
 	}
 	if err := clean(t.Context(), cfg, false); err != nil {
 		t.Errorf("without --all: %v", err)
+	}
+}
+
+// TestCleanDamaged: files that were found damaged and set aside go with the others; what else is in the folder stays.
+func TestCleanDamaged(t *testing.T) {
+	dir := t.TempDir()
+	cfg := config.Default()
+	cfg.Driver, cfg.RunDir, cfg.StateDir = dryRunName, filepath.Join(dir, "run"), filepath.Join(dir, "lib")
+	state, entry := filepath.Join(cfg.StateDir, "state"), filepath.Join(cfg.StateDir, "ledger", "0a.entry")
+	note, store := filepath.Join(cfg.StateDir, "notes", "0b.detach"), filepath.Join(cfg.StateDir, "store", "state.bad-1")
+	for n := range 2 {
+		put(t, map[string]string{state: "x", entry: "x", note: "x", store: "x", filepath.Join(cfg.RunDir, "boot"): "x"})
+		for _, path := range []string{state, entry, note} {
+			if _, err := durable.SetAside(path, time.Unix(int64(n), 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put(t, map[string]string{state + ".tmp": "x"})
+	if err := clean(t.Context(), cfg, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, cfg.StateDir); len(got) != 8 {
+		t.Errorf("without --all: %v", got)
+	}
+	if err := clean(t.Context(), cfg, true); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(map[string]string{"store/state.bad-1": "x"}, read(t, cfg.StateDir)); d != "" {
+		t.Error(d)
 	}
 }
 
