@@ -78,7 +78,7 @@ func runControllers(ctx context.Context, cfg config.Config, namespace string) er
 		return openStore(ctx, cfg.Store, kube.Config{Version: buildVersion(), Log: log})
 	}}
 	if cfg.Store.Kubernetes != nil {
-		k, err := openKubernetes(cfg.Store.Kubernetes, namespace)
+		k, err := openKubernetes(cfg.Store.Kubernetes, namespace, log)
 		if err != nil {
 			return err
 		}
@@ -101,8 +101,8 @@ func runControllers(ctx context.Context, cfg config.Config, namespace string) er
 }
 
 // openKubernetes makes clients of the API server. It need not be up.
-func openKubernetes(k *config.Kubernetes, namespace string) (*controllers.Kubernetes, error) {
-	rc, err := kube.Config{Kubeconfig: k.Kubeconfig, APIServers: k.APIServers, Version: buildVersion()}.RESTConfig()
+func openKubernetes(k *config.Kubernetes, namespace string, log *slog.Logger) (*controllers.Kubernetes, error) {
+	rc, err := kube.Config{Kubeconfig: k.Kubeconfig, APIServers: k.APIServers, Version: buildVersion(), Log: log}.RESTConfig()
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: %w", err)
 	}
