@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	kerrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -21,25 +22,32 @@ const (
 	// bootAnnotation is the boot of the node in which its agent has enforced policy.
 	bootAnnotation = "tortie.io/boot-id"
 	// Reasons of the condition NetworkUnavailable. The agent has others.
-	reasonRebooted = "NodeRebooted"
-	reasonUp       = "TortieIsUp"
+	reasonRebooted  = "NodeRebooted"
+	reasonUp        = "TortieIsUp"
+	reasonElsewhere = "TortieIsNotHere"
+	reasonStarting  = "TortieIsStarting" // the agent's
 )
 
 // boots says that nodes have no network from their boot on until their agent enforces policy: kube-controller-manager
-// taints them by the condition. The agent sets it, too, but only once it runs.
+// taints them by the condition. The agent sets it, too, but only once it runs. Nodes that no agent is to run on are another
+// plugin's: of their conditions only one of ours is changed.
 type boots struct {
 	nodes  corev1client.NodesGetter
+	agents labels.Selector // the nodes that agents run on
 	config *config
 	store  cache.Store
 	run    func(ctx context.Context) // follows the nodes until ctx ends
 	synced func() bool
 }
 
-// newBoots makes what calls changed when there is something to do.
-func newBoots(nodes corev1client.NodesGetter, c *config, changed func()) *boots {
-	b := &boots{nodes: nodes, config: c}
+// newBoots makes what calls changed when there is something to do. Agents run on all nodes if agents is nil.
+func newBoots(nodes corev1client.NodesGetter, agents labels.Selector, c *config, changed func()) *boots {
+	if agents == nil {
+		agents = labels.Everything()
+	}
+	b := &boots{nodes: nodes, agents: agents, config: c}
 	look := func(o any) {
-		if n, ok := o.(*corev1.Node); ok && judge(n) != nil {
+		if n, ok := o.(*corev1.Node); ok && b.judge(n) != nil {
 			changed()
 		}
 	}
@@ -80,7 +88,7 @@ func slim(o any) (any, error) {
 	if !ok {
 		return o, nil
 	}
-	s := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion}}
+	s := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Labels: n.Labels}}
 	if id, ok := n.Annotations[bootAnnotation]; ok {
 		s.Annotations = map[string]string{bootAnnotation: id}
 	}
@@ -94,7 +102,7 @@ func slim(o any) (any, error) {
 }
 
 // judge returns the condition that a node should have instead of its own; nil if that one is right.
-func judge(n *corev1.Node) *corev1.NodeCondition {
+func (b *boots) judge(n *corev1.Node) *corev1.NodeCondition {
 	booted := n.Status.NodeInfo.BootID
 	if booted == "" || n.Status.NodeInfo.OperatingSystem != "linux" {
 		return nil // no agent of ours is there
@@ -104,6 +112,14 @@ func judge(n *corev1.Node) *corev1.NodeCondition {
 		if c.Type == corev1.NodeNetworkUnavailable {
 			now = c
 		}
+	}
+	if !b.agents.Matches(labels.Set(n.Labels)) {
+		if now.Status == corev1.ConditionTrue && (now.Reason == reasonRebooted || now.Reason == reasonStarting) {
+			// It was said when agents ran there, and no agent will take it back.
+			return &corev1.NodeCondition{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, Reason: reasonElsewhere,
+				Message: "tortie-agent is not to run on the node"}
+		}
+		return nil
 	}
 	switch up := n.Annotations[bootAnnotation] == booted; {
 	case !up && now.Status != corev1.ConditionTrue:
@@ -124,7 +140,7 @@ func (b *boots) step(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		if c := judge(n); c != nil {
+		if c := b.judge(n); c != nil {
 			errs = append(errs, b.set(ctx, n, c))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/labels"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/tortie/tortie/datastore"
@@ -31,6 +32,8 @@ type Config struct {
 type Kubernetes struct {
 	Core  corev1client.CoreV1Interface
 	Lease Lease
+	// Agents selects the nodes that agents run on, of those with Linux; nil = all.
+	Agents labels.Selector
 }
 
 // Controllers are the parts, and who leads.
@@ -170,7 +173,7 @@ func (c *Controllers) newReign(s datastore.Store) *reign {
 		o.oneByOne, o.pods = true, &podReader{k.Core}
 		r.events = &events{w: w, config: conf, core: k.Core, metrics: c.metrics.steps, now: time.Now, said: map[eventKey]eventSaid{}}
 		parts = append(parts, (&tiers{w: w, config: conf, store: s}).part(), r.events.part())
-		r.boots = newBoots(k.Core, conf, func() { r.kick("boots") })
+		r.boots = newBoots(k.Core, k.Agents, conf, func() { r.kick("boots") })
 		parts = append(parts, r.boots.part())
 	}
 	parts = append(parts, newCollector(w, conf, o).part())

@@ -14,7 +14,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	kerrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	clienttesting "k8s.io/client-go/testing"
@@ -187,7 +189,7 @@ func TestEvents(t *testing.T) {
 }
 
 func bootedNode(booted, confirmed, os string, status corev1.ConditionStatus, reason string) *corev1.Node {
-	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "u1"}}
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "u1", Labels: map[string]string{"plugin": "tortie"}}}
 	n.Status.NodeInfo.BootID, n.Status.NodeInfo.OperatingSystem = booted, os
 	if confirmed != "" {
 		n.Annotations = map[string]string{bootAnnotation: confirmed, "big": strings.Repeat("x", 100)}
@@ -202,50 +204,115 @@ func bootedNode(booted, confirmed, os string, status corev1.ConditionStatus, rea
 func TestBoots(t *testing.T) {
 	for _, tc := range []struct {
 		name                   string
+		agents                 string // "" = everywhere
 		booted, confirmed, os  string
 		status                 corev1.ConditionStatus
 		reason                 string
 		wantStatus, wantReason string
 	}{
-		{"a new node", "b1", "", "linux", "", "", "True", reasonRebooted},
-		{"rebooted", "b2", "b1", "linux", "False", "TortieIsUp", "True", reasonRebooted},
-		{"rebooted, and the agent has said so", "b2", "b1", "linux", "True", "TortieIsStarting", "True", "TortieIsStarting"},
-		{"up", "b1", "b1", "linux", "False", "TortieIsUp", "False", "TortieIsUp"},
-		{"up, and overruled by an old look", "b1", "b1", "linux", "True", reasonRebooted, "False", reasonUp},
-		{"up, and the agent says no", "b1", "b1", "linux", "True", "TortieIsStarting", "True", "TortieIsStarting"},
-		{"windows", "b1", "", "windows", "", "", "", ""},
-		{"no kubelet", "", "", "linux", "", "", "", ""},
+		{"a new node", "", "b1", "", "linux", "", "", "True", reasonRebooted},
+		{"rebooted", "", "b2", "b1", "linux", "False", "TortieIsUp", "True", reasonRebooted},
+		{"rebooted, and the agent has said so", "", "b2", "b1", "linux", "True", "TortieIsStarting", "True", "TortieIsStarting"},
+		{"up", "", "b1", "b1", "linux", "False", "TortieIsUp", "False", "TortieIsUp"},
+		{"up, and overruled by an old look", "", "b1", "b1", "linux", "True", reasonRebooted, "False", reasonUp},
+		{"up, and the agent says no", "", "b1", "b1", "linux", "True", "TortieIsStarting", "True", "TortieIsStarting"},
+		{"windows", "", "b1", "", "windows", "", "", "", ""},
+		{"no kubelet", "", "", "", "linux", "", "", "", ""},
+		{"one that agents run on", "plugin=tortie", "b1", "", "linux", "", "", "True", reasonRebooted},
+		{"another plugin's", "plugin=other", "b1", "", "linux", "", "", "", ""},
+		{"another plugin's, which says yes", "plugin=other", "b1", "", "linux", "False", "OtherIsUp", "False", "OtherIsUp"},
+		{"another plugin's, which says no", "plugin=other", "b1", "", "linux", "True", "OtherIsStarting", "True", "OtherIsStarting"},
+		{"another plugin's, with what these controllers said", "plugin=other", "b1", "", "linux", "True", reasonRebooted, "False", reasonElsewhere},
+		{"another plugin's, with what the agent said", "plugin=other", "b2", "b1", "linux", "True", "TortieIsStarting", "False", reasonElsewhere},
+		{"another plugin's, and agents were there before its boot", "plugin=other", "b2", "b1", "linux", "False", "TortieIsUp", "False", "TortieIsUp"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			client := fake.NewClientset(bootedNode(tc.booted, tc.confirmed, tc.os, tc.status, tc.reason))
 			var kicks atomic.Int32
-			b := newBoots(fakeNodes{client.CoreV1()}, newConfig(newWorld(), nil), func() { kicks.Add(1) })
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan struct{})
-			go func() { defer close(done); b.run(ctx) }()
-			defer func() { cancel(); <-done }()
-			until(t, "the node", b.synced)
+			b := runBoots(t, client, tc.agents, func() { kicks.Add(1) })
 			for range 2 {
 				if err := b.step(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			}
-			n, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var c corev1.NodeCondition
-			for _, x := range n.Status.Conditions {
-				if x.Type == corev1.NodeNetworkUnavailable {
-					c = x
-				}
-			}
-			if string(c.Status) != tc.wantStatus || c.Reason != tc.wantReason {
+			if c := networkOf(t, client); string(c.Status) != tc.wantStatus || c.Reason != tc.wantReason {
 				t.Errorf("%s %s, want %s %s", c.Status, c.Reason, tc.wantStatus, tc.wantReason)
 			}
 			if judged := tc.status != corev1.ConditionStatus(tc.wantStatus) || tc.reason != tc.wantReason; judged != (kicks.Load() > 0) {
 				t.Errorf("%d kicks", kicks.Load())
 			}
+		})
+	}
+}
+
+// runBoots follows the nodes until the test ends; agents as those who start the controllers say it.
+func runBoots(t *testing.T, client *fake.Clientset, agents string, changed func()) *boots {
+	t.Helper()
+	var selector labels.Selector
+	if agents != "" {
+		var err error
+		if selector, err = labels.Parse(agents); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := newBoots(fakeNodes{client.CoreV1()}, selector, newConfig(newWorld(), nil), changed)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); b.run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	until(t, "the node", b.synced)
+	return b
+}
+
+// networkOf is n1's condition NetworkUnavailable.
+func networkOf(t *testing.T, client *fake.Clientset) (c corev1.NodeCondition) {
+	t.Helper()
+	n, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range n.Status.Conditions {
+		if x.Type == corev1.NodeNetworkUnavailable {
+			c = x
+		}
+	}
+	return c
+}
+
+// TestBootsFollowLabels: a node is looked at anew when agents begin or end to run on it.
+func TestBootsFollowLabels(t *testing.T) {
+	client := fake.NewClientset(bootedNode("b1", "", "linux", "", ""))
+	kicked := make(chan struct{}, 1)
+	b := runBoots(t, client, "plugin=tortie,kubernetes.io/os=linux", func() {
+		select {
+		case kicked <- struct{}{}:
+		default:
+		}
+	})
+	for _, tc := range []struct {
+		labels             string
+		wantStatus, reason string
+	}{
+		{`{"kubernetes.io/os": "linux"}`, "True", reasonRebooted},
+		{`{"plugin": "other"}`, "False", reasonElsewhere},
+		{`{"plugin": "tortie"}`, "True", reasonRebooted},
+		{`{"plugin": null}`, "False", reasonElsewhere},
+	} {
+		patch := []byte(`{"metadata": {"labels": ` + tc.labels + `}}`)
+		if _, err := client.CoreV1().Nodes().Patch(t.Context(), "n1", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-kicked:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s: no step is asked for", tc.labels)
+		}
+		until(t, tc.labels, func() bool {
+			if err := b.step(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			c := networkOf(t, client)
+			return string(c.Status) == tc.wantStatus && c.Reason == tc.reason
 		})
 	}
 }

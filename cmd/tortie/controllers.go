@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/labels"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/klog/v2"
@@ -31,7 +32,7 @@ const (
 )
 
 func controllersCommand() *cobra.Command {
-	var path, listen, namespace string
+	var path, listen, namespace, agents string
 	over := config.Default()
 	cmd := &cobra.Command{
 		Use:   "controllers",
@@ -41,7 +42,8 @@ func controllersCommand() *cobra.Command {
   - take back addresses that nobody has used for 15 minutes, and what nodes that are gone have left of blocks and affinities
   - keep automatic host endpoints, if the KubeControllersConfiguration asks for them
   - with Kubernetes as the store: make the built-in tiers and keep tiers that have policies, write Events about policies
-    that can't be enforced as they are written, and mark nodes that have booted as without network until their agent is up
+    that can't be enforced as they are written, and mark nodes that have booted as without network until their agent is up:
+    all with Linux, or those that --agent-nodes names
 
 With Kubernetes several may run: one leads, by the Lease %s. tortie store does this work by itself. For another
 etcd run one; a second one would do no harm, and no good.
@@ -55,19 +57,24 @@ Which store that is, and how to log, is read from the agent's file of settings t
 				return usage(err)
 			}
 			cfg.Listen = listen
-			return runControllers(cmd.Context(), cfg, namespace)
+			nodes, err := labels.Parse(agents)
+			if err != nil {
+				return usage(fmt.Errorf("--agent-nodes: %w", err))
+			}
+			return runControllers(cmd.Context(), cfg, namespace, nodes)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&path, "config", "", "file of settings (default "+defaultConfigFile+", if it is there)")
 	f.StringVar(&listen, "listen", controllersListen, "address of health and metrics; empty = nowhere")
+	f.StringVar(&agents, "agent-nodes", "", "labels of the nodes that agents run on, as kubectl's --selector takes them; others are another network plugin's (default all with Linux)")
 	f.StringVar(&namespace, "lease-namespace", "", "namespace of the Lease (default $POD_NAMESPACE, or that of the pod, or "+defaultNamespace+")")
 	f.TextVar(&over.LogLevel, "log-level", over.LogLevel, "debug, info, warn or error")
 	f.StringVar(&over.LogFormat, "log-format", over.LogFormat, "text or json")
 	return cmd
 }
 
-func runControllers(ctx context.Context, cfg config.Config, namespace string) error {
+func runControllers(ctx context.Context, cfg config.Config, namespace string, agents labels.Selector) error {
 	level := &slog.LevelVar{}
 	level.Set(cfg.LogLevel)
 	log := newLog(cfg, level)
@@ -82,6 +89,7 @@ func runControllers(ctx context.Context, cfg config.Config, namespace string) er
 		if err != nil {
 			return err
 		}
+		k.Agents = agents
 		c.Kubernetes = k
 	}
 	all, err := controllers.New(c)

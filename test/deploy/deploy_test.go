@@ -21,6 +21,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	kyaml "sigs.k8s.io/yaml"
 
 	"github.com/tortie/tortie/agent/config"
@@ -291,6 +292,21 @@ func TestPods(t *testing.T) {
 	b := decode[policyv1.PodDisruptionBudget](t, m, "PodDisruptionBudget/tortie-controllers")
 	if d := cmp.Diff(b.Spec.Selector.MatchLabels, controllers.Labels); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestAgentNodes: the controllers speak of the network of those nodes that agents run on.
+func TestAgentNodes(t *testing.T) {
+	m := manifest(t)
+	agents := decode[appsv1.DaemonSet](t, m, "DaemonSet/tortie-agent").Spec.Template.Spec
+	args := decode[appsv1.Deployment](t, m, "Deployment/tortie-controllers").Spec.Template.Spec.Containers[0].Args
+	i := slices.Index(args, "--agent-nodes")
+	if i < 0 || i+1 == len(args) {
+		t.Fatalf("no nodes in %q", args)
+	}
+	got, err := labels.Parse(args[i+1])
+	if want := labels.SelectorFromSet(agents.NodeSelector); err != nil || got.String() != want.String() {
+		t.Errorf("agents run on %s, the controllers look at %q (%v)", want, args[i+1], err)
 	}
 }
 

@@ -148,9 +148,12 @@ func TestValues(t *testing.T) {
 			"- {name: cni-bin, hostPath: {path: /usr/libexec/cni, type: DirectoryOrCreate}}",
 			"- {name: cni-conf, hostPath: {path: /etc/other/net.d, type: DirectoryOrCreate}}"}},
 		{"agent: {maxUnavailable: 3, resources: {limits: {memory: 1Gi}}, nodeSelector: {a: b}, tolerations: []}", []string{
-			"rollingUpdate: {maxUnavailable: 3}", "a: b", "[]", "limits:", "memory: 1Gi"}},
+			"rollingUpdate: {maxUnavailable: 3}", "a: b", "[]", "limits:", "memory: 1Gi",
+			`args: [controllers, --config, /etc/tortie/agent.yaml, --listen, "127.0.0.1:9095", --agent-nodes, "a=b,kubernetes.io/os=linux"]`}},
+		{"agent: {nodeSelector: {kubernetes.io/os: null, example.com/tortie: ''}}", []string{`example.com/tortie: ""`,
+			`args: [controllers, --config, /etc/tortie/agent.yaml, --listen, "127.0.0.1:9095", --agent-nodes, "example.com/tortie="]`}},
 		{"controllers: {replicas: 1, listen: {host: 192.0.2.7, port: 99}, nodeSelector: {a: b}}", []string{
-			"replicas: 1", "a: b", `args: [controllers, --config, /etc/tortie/agent.yaml, --listen, "192.0.2.7:99"]`,
+			"replicas: 1", "a: b", `args: [controllers, --config, /etc/tortie/agent.yaml, --listen, "192.0.2.7:99", --agent-nodes, "kubernetes.io/os=linux"]`,
 			`httpGet: {host: "192.0.2.7", port: 99, path: /livez}`, `httpGet: {host: "192.0.2.7", port: 99, path: /readyz}`}},
 		{"admissionPolicies: false", nil},
 	} {
