@@ -27,7 +27,7 @@ import (
 var plurals = map[string]string{
 	"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "ConfigMap": "configmaps",
 	"CustomResourceDefinition": "customresourcedefinitions", "DaemonSet": "daemonsets", "Deployment": "deployments", "GlobalNetworkPolicy": "globalnetworkpolicies",
-	"IPPool": "ippools", "Namespace": "namespaces", "NetworkPolicy": "networkpolicies", "PodDisruptionBudget": "poddisruptionbudgets",
+	"IPPool": "ippools", "Namespace": "namespaces", "NetworkPolicy": "networkpolicies",
 	"Role": "roles", "RoleBinding": "rolebindings", "ServiceAccount": "serviceaccounts", "Tier": "tiers",
 	"ValidatingAdmissionPolicy": "validatingadmissionpolicies", "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
 }
