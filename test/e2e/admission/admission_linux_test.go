@@ -67,7 +67,7 @@ func (s *server) prepare(t *testing.T) {
 		s.must(t, http.MethodPost, api+"/tiers", calico("Tier", name, object{"order": order, "defaultAction": "Deny"}))
 	}
 	for _, n := range []string{"n1", "n2"} {
-		s.must(t, http.MethodPost, "/api/v1/nodes", named(n, nil))
+		s.must(t, http.MethodPost, "/api/v1/nodes", node(n))
 	}
 	for _, r := range roles() {
 		name := r["metadata"].(object)["name"].(string)
@@ -82,6 +82,20 @@ func (s *server) prepare(t *testing.T) {
 	s.inForce(t, "own-node", func() (int, answer) {
 		return s.do(t, agent("n2"), http.MethodPatch, "/api/v1/nodes/n1?dryRun=All", object{"metadata": object{"annotations": object{"a": "b"}}})
 	})
+}
+
+// node is one as a kubelet writes it.
+func node(name string) object {
+	return object{
+		"metadata": object{"name": name, "labels": object{"kubernetes.io/hostname": name}, "finalizers": []string{"example.com/keep"}},
+		"status": object{
+			"capacity":        object{"cpu": "4", "memory": "8Gi"},
+			"allocatable":     object{"cpu": "3800m", "memory": "7Gi"},
+			"daemonEndpoints": object{"kubeletEndpoint": object{"Port": 10250}},
+			"nodeInfo":        object{"kubeletVersion": "v1.32.0", "machineID": "m"},
+			"images":          []object{{"names": []string{"example.com/a:1"}, "sizeBytes": 1000}},
+		},
+	}
 }
 
 func agent(node string) user {
@@ -304,8 +318,11 @@ func (s *server) ownNode(t *testing.T) {
 	annotate := object{"metadata": object{"annotations": object{"projectcalico.org/IPv4Address": "192.0.2.1/24"}}}
 	ready := object{"status": object{"conditions": []object{{"type": "NetworkUnavailable", "status": "False"}}}}
 	other := user{name: "other", groups: []string{"agents"}}
-	const refused, spec, status = "writes to no other node", "changes no labels, taints or anything else", "nothing of its node's status but"
+	const refused, spec, status = "writes to no other node", "nothing of its node's metadata and spec but annotations", "nothing of its node's status but"
 	labels := object{"metadata": object{"labels": object{"node-restriction.kubernetes.io/zone": "a"}}}
+	owners := object{"metadata": object{"ownerReferences": []object{{"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "1"}}}}
+	finalizers := object{"metadata": object{"finalizers": []string{"example.com/keep", "example.com/more"}}}
+	said := func(field string, value any) object { return object{"status": object{field: value}} }
 	for _, c := range []struct {
 		name, path string
 		u          user
@@ -324,7 +341,25 @@ func (s *server) ownNode(t *testing.T) {
 		{"own unschedulable", "n1", agent("n1"), object{"spec": object{"unschedulable": true}}, spec},
 		{"own readiness", "n1/status", agent("n1"), object{"status": object{"conditions": []object{{"type": "Ready", "status": "True"}}}}, status},
 		{"own address", "n1/status", agent("n1"), object{"status": object{"addresses": []object{{"type": "InternalIP", "address": "192.0.2.9"}}}}, status},
+		{"own labels, none", "n1", agent("n1"), object{"metadata": object{"labels": nil}}, spec},
+		{"own owners", "n1", agent("n1"), owners, spec},
+		{"own owners, with its status", "n1/status", agent("n1"), owners, spec},
+		{"own finalizers", "n1", agent("n1"), finalizers, spec},
+		{"own finalizers, with its status", "n1/status", agent("n1"), finalizers, spec},
+		{"own finalizers, none", "n1", agent("n1"), object{"metadata": object{"finalizers": nil}}, spec},
+		{"own capacity", "n1/status", agent("n1"), said("capacity", object{"example.com/gpu": "8"}), status},
+		{"own allocatable", "n1/status", agent("n1"), said("allocatable", object{"cpu": "4"}), status},
+		{"own allocatable, none", "n1/status", agent("n1"), said("allocatable", nil), status},
+		{"own kubelet's port", "n1/status", agent("n1"), said("daemonEndpoints", object{"kubeletEndpoint": object{"Port": 1}}), status},
+		{"own info", "n1/status", agent("n1"), said("nodeInfo", object{"kubeletVersion": "v9"}), status},
+		{"own images", "n1/status", agent("n1"), said("images", []object{{"names": []string{"example.com/a:2"}}}), status},
+		{"own volumes", "n1/status", agent("n1"), said("volumesAttached", []object{{"name": "a", "devicePath": "/dev/a"}}), status},
+		{"own volumes in use", "n1/status", agent("n1"), said("volumesInUse", []string{"a"}), status},
+		{"own runtimes", "n1/status", agent("n1"), said("runtimeHandlers", []object{{"name": "a"}}), status},
+		{"own phase", "n1/status", agent("n1"), said("phase", "Running"), status},
 		{"somebody else's labels", "n2", other, labels, ""},
+		{"somebody else's owners", "n2", other, owners, ""},
+		{"somebody else's capacity", "n2/status", other, said("capacity", object{"example.com/gpu": "8"}), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, a := s.do(t, c.u, http.MethodPatch, "/api/v1/nodes/"+c.path+"?dryRun=All", c.body)
