@@ -32,6 +32,7 @@ func TestAdmission(t *testing.T) {
 	t.Run("tiers of policies", s.tierAccess)
 	t.Run("built-in tiers", s.builtinTiers)
 	t.Run("namespace label", s.namespaceLabel)
+	t.Run("network sets", s.networkSets)
 	t.Run("own node", s.ownNode)
 	t.Run("what can't be changed", s.updates)
 	t.Run("columns and fields", s.columns)
@@ -312,6 +313,36 @@ func (s *server) namespaceLabel(t *testing.T) {
 	s.must(t, http.MethodPost, api+"/globalnetworksets", calico("GlobalNetworkSet", "office", object{}))
 	code, a := s.do(t, admin, http.MethodPatch, api+"/globalnetworksets/office", object{"metadata": object{"labels": object{"projectcalico.org/namespace": "prod"}}})
 	expect(t, code, a, refused)
+}
+
+// networkSets: one of any namespace is meant by the rules of global policies, so editors of a namespace don't write any.
+func (s *server) networkSets(t *testing.T) {
+	sets := in("prod", "networksets")
+	s.must(t, http.MethodPost, sets, calico("NetworkSet", "partners", object{"nets": []string{"198.51.100.0/24"}}))
+	wider := object{"spec": object{"nets": []string{"0.0.0.0/0"}}}
+	editor := user{name: "editor", groups: []string{"editors"}}
+	for _, c := range []struct {
+		name    string
+		u       user
+		method  string
+		path    string
+		body    any
+		refused string
+	}{
+		{"editors don't create", editor, http.MethodPost, sets, calico("NetworkSet", "all", object{"nets": []string{"0.0.0.0/0"}}), "cannot create resource \"networksets\""},
+		{"editors don't change", editor, http.MethodPatch, sets + "/partners", wider, "cannot patch resource \"networksets\""},
+		{"editors don't delete", editor, http.MethodDelete, sets + "/partners", nil, "cannot delete resource \"networksets\""},
+		{"administrators create", admin, http.MethodPost, sets, calico("NetworkSet", "all", object{"nets": []string{"0.0.0.0/0"}}), ""},
+		{"administrators change", admin, http.MethodPatch, sets + "/partners", wider, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, a := s.do(t, c.u, c.method, c.path+"?dryRun=All", c.body)
+			expect(t, code, a, c.refused)
+			if c.refused != "" && code != http.StatusForbidden {
+				t.Errorf("%d %s", code, a.text)
+			}
+		})
+	}
 }
 
 func (s *server) ownNode(t *testing.T) {
