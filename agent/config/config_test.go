@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -239,4 +240,51 @@ func FuzzFailsafe(f *testing.F) {
 			t.Errorf("%q became %v, then %s, then %v: %v", s, a, out, b, err)
 		}
 	})
+}
+
+// TestLoadMore: files of path.d go over the file, key by key.
+func TestLoadMore(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "agent [1].yaml")
+	write := func(name, text string) {
+		t.Helper()
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("agent [1].yaml", `
+store: {kubernetes: {apiServers: ["https://a:1", "https://b:1"]}}
+cni: {binDir: /bin, confDir: /conf}
+listen: "127.0.0.1:9091"
+mtu: 1400
+`)
+	write("agent [1].yaml.d/a.yaml", `
+store: {kubernetes: {apiServers: ["https://c:1"]}}
+cni: {ipam: {type: host-local}}
+endpointToHost: Drop
+mtu: 1300
+`)
+	write("agent [1].yaml.d/b.yaml", "mtu: 1200")
+	write("agent [1].yaml.d/c.yaml", "")
+	write("agent [1].yaml.d/b.yaml~", "mtu: 9")
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Settle()
+	if k := c.Store.Kubernetes; c.MTU != 1200 || c.Listen != "127.0.0.1:9091" || c.EndpointToHost != "Drop" || c.CNI.BinDir != "/bin" ||
+		c.CNI.IPAM["type"] != "host-local" || k == nil || !slices.Equal(k.APIServers, []string{"https://c:1"}) {
+		t.Errorf("%+v %+v", c, c.Store.Kubernetes)
+	}
+	if want := []string{"cni", "endpointToHost", "listen", "mtu", "store"}; !slices.Equal(c.Said, want) {
+		t.Errorf("said %v, want %v", c.Said, want)
+	}
+	write("agent [1].yaml.d/d.yaml", "endpointTooHost: Drop")
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "d.yaml") || !strings.Contains(err.Error(), "endpointToHost") {
+		t.Errorf("an unknown key: %v", err)
+	}
 }

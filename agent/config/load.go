@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"sort"
@@ -18,23 +21,38 @@ import (
 // maxFile bounds the configuration, in bytes.
 const maxFile = 1 << 20
 
-// Load reads the file at path over Default. A key that it doesn't know is an error. It doesn't Validate: flags may
-// still change what the file says.
+// Load reads the file at path over Default, and over that the files path.d/*.yaml in the order of their names: what one of
+// them does not say stays as it is, lists are replaced as a whole. A key that it doesn't know is an error. It doesn't
+// Validate: flags may still change what the files say.
 func Load(path string) (Config, error) {
-	b, err := bounded.ReadFile(path, maxFile)
-	if err != nil {
+	files := []string{path}
+	more, err := os.ReadDir(path + ".d") // sorted
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Config{}, fmt.Errorf("reading the configuration: %w", err)
 	}
-	c, err := Parse(b)
-	if err != nil {
-		return Config{}, fmt.Errorf("reading the configuration %s: %w", path, err)
+	for _, f := range more {
+		if filepath.Ext(f.Name()) == ".yaml" {
+			files = append(files, filepath.Join(path+".d", f.Name()))
+		}
+	}
+	c := Default()
+	for _, f := range files {
+		b, err := bounded.ReadFile(f, maxFile)
+		if err != nil {
+			return Config{}, fmt.Errorf("reading the configuration: %w", err)
+		}
+		if c, err = parse(c, b); err != nil {
+			return Config{}, fmt.Errorf("reading the configuration %s: %w", f, err)
+		}
 	}
 	return c, nil
 }
 
-// Parse is Load without a file.
-func Parse(b []byte) (Config, error) {
-	c := Default()
+// Parse is Load without files.
+func Parse(b []byte) (Config, error) { return parse(Default(), b) }
+
+// parse reads b over c.
+func parse(c Config, b []byte) (Config, error) {
 	j, err := yaml.YAMLToJSONStrict(b)
 	if err != nil {
 		return c, err
@@ -49,7 +67,7 @@ func Parse(b []byte) (Config, error) {
 	if err := unknownKeys("", keys, reflect.TypeOf(c)); err != nil {
 		return c, err
 	}
-	c.Said = sortedKeys(keys)
+	c.Said = slices.Compact(slices.Sorted(slices.Values(append(sortedKeys(keys), c.Said...))))
 	d := json.NewDecoder(bytes.NewReader(j))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {

@@ -49,3 +49,13 @@ readinessProbe:
 - stagednetworkpolicies
 - tiers
 {{- end }}
+
+{{- /* The settings: those of here, and over them those of a ConfigMap that is nobody's but the cluster's administrators'. */ -}}
+{{- define "tortie.config" -}}
+- name: config
+  projected:
+    sources:
+      - configMap: {name: tortie-config}
+      # What you set goes over that key by key, and stays as it is when this is applied anew.
+      - configMap: {name: tortie-settings, optional: true, items: [{key: agent.yaml, path: agent.yaml.d/settings.yaml}]}
+{{- end }}
