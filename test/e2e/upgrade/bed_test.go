@@ -130,6 +130,26 @@ func (b *bed) rolledOut() {
 	b.Kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout="+patience.String())
 }
 
+// set has agents and controllers have settings that the manifest does not know of.
+func (b *bed) set(settings string) {
+	b.Helper()
+	b.Kubectl("-n", bedtest.System, "create", "configmap", "tortie-settings", "--from-literal=agent.yaml="+settings)
+}
+
+// logsJSON says that the setting logFormat: json holds.
+func (b *bed) logsJSON() {
+	b.Helper()
+	pods := strings.Fields(b.Kubectl("-n", bedtest.System, "get", "pods", "-l", "app.kubernetes.io/component=agent", "-o", "name"))
+	for _, pod := range pods {
+		if log := b.Kubectl("-n", bedtest.System, "logs", pod); !strings.HasPrefix(log, "{") {
+			b.Errorf("%s does not have the settings of tortie-settings: it logs %.80q", pod, log)
+		}
+	}
+	if len(pods) != len(b.nodes()) {
+		b.Errorf("agents are %v", pods)
+	}
+}
+
 // restartOthers makes pods anew that have their network from what was there before.
 func (b *bed) restartOthers() {
 	b.Helper()

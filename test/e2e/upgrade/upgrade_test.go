@@ -29,6 +29,7 @@ func TestUpgrade(t *testing.T) {
 	b := open(t)
 	b.bare()
 	b.install(b.old)
+	b.set("logFormat: json") // what the older release does not look at
 	b.MakeNamespace()
 	u := &upgrade{bed: b, scene: b.Scene(), away: b.watch(), leavers: map[string][]string{}}
 	u.twin = b.Start(bedtest.Spec{Name: "twin", Node: "node1", Labels: bedtest.IsServer})[0]
@@ -159,6 +160,7 @@ func (u *upgrade) finish(node string) {
 	u.pull(u.tree, node)
 	u.rolledOut()
 	u.running(u.tree)
+	u.logsJSON()
 	u.report("the second node")
 }
 
@@ -181,6 +183,7 @@ func (u *upgrade) again() {
 	}
 	u.rolledOut()
 	u.running(u.tree)
+	u.logsJSON()
 	u.begun(late, u.twin.Node)
 	u.report("forward again")
 }
