@@ -25,7 +25,7 @@ var about = map[string]string{
 	"BGPPeer":                       "whom nodes peer with",
 	"BGPFilter":                     "which routes peers send and take",
 	"FelixConfiguration":            "settings of the agents: \"default\" for all nodes, \"node.<name>\" for one, others by nodeSelector",
-	"KubeControllersConfiguration":  "settings of Calico's Kubernetes controllers; there is one, \"default\"",
+	"KubeControllersConfiguration":  "settings of Tortie's controllers; there is one, \"default\"",
 	"ClusterInformation":            "what the cluster is; there is one, \"default\"",
 	"CalicoNodeStatus":              "asks a node to report how its BGP fares",
 }

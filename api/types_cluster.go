@@ -60,7 +60,7 @@ type FelixConfiguration struct {
 	Spec              FelixConfigurationSpec `json:"spec,omitempty"`
 }
 
-// KubeControllersConfiguration is the configuration of Calico's Kubernetes controllers. There is one, named "default".
+// KubeControllersConfiguration is Calico's configuration of its controllers, and here of ours. There is one, named "default".
 type KubeControllersConfiguration struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
