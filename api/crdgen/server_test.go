@@ -86,7 +86,8 @@ func newServer(t testing.TB, data []byte) *server {
 	return s
 }
 
-// admit reads an object, as kubectl sends it (unknown fields are errors), and fills in the defaults.
+// admit reads an object as the API server does for a client that asks for strict validation, as kubectl does: unknown fields
+// are errors. For others it would take them away and go on. It fills in the defaults.
 func (s *server) admit(object map[string]any) (*unstructured.Unstructured, error) {
 	u := &unstructured.Unstructured{Object: runtime.DeepCopyJSON(object)}
 	meta, _, unknown, err := objectmeta.GetObjectMetaWithOptions(u.Object, objectmeta.ObjectMetaOptions{ReturnUnknownFieldPaths: true})

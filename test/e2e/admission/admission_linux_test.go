@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 const api = "/apis/projectcalico.org/v3"
@@ -36,6 +38,7 @@ func TestAdmission(t *testing.T) {
 	t.Run("own node", s.ownNode)
 	t.Run("what can't be changed", s.updates)
 	t.Run("columns and fields", s.columns)
+	t.Run("unknown fields", s.unknownFields)
 }
 
 func named(name string, more object) object {
@@ -426,6 +429,25 @@ func (s *server) updates(t *testing.T) {
 	}
 	if a.object["status"] == nil {
 		t.Error("the status has not been written")
+	}
+}
+
+// unknownFields: fields that a schema does not have are refused if the client asks for it, as kubectl does, and else taken
+// away: docs/kubernetes-crds.md warns of that.
+func (s *server) unknownFields(t *testing.T) {
+	rule := func() object { return object{"action": "Allow", "source": object{"selectr": "role == 'web'"}} }
+	policy := func() object { return calico("NetworkPolicy", "typo", object{"ingress": []object{rule()}, "more": 1}) }
+	path := in("prod", "networkpolicies") + "?dryRun=All"
+	code, a := s.do(t, admin, http.MethodPost, path+"&fieldValidation=Strict", policy())
+	expect(t, code, a, `unknown field "spec.ingress[0].source.selectr"`)
+	for _, query := range []string{"", "&fieldValidation=Warn", "&fieldValidation=Ignore"} {
+		code, a := s.do(t, admin, http.MethodPost, path+query, policy())
+		expect(t, code, a, "")
+		spec, _ := a.object["spec"].(object)
+		want := []any{object{"action": "Allow", "source": object{}}}
+		if d := cmp.Diff(want, spec["ingress"]); d != "" || spec["more"] != nil {
+			t.Errorf("%q: %s, more: %v", query, d, spec["more"])
+		}
 	}
 }
 
