@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -175,6 +176,10 @@ func (s *Store) adopt(ctx context.Context, o api.Object) error {
 	return nil
 }
 
+// lossy are the kinds that agents write while a cluster is upgraded: a field that an older CustomResourceDefinition does not
+// know is dropped. Of all others that is refused, since a rule that loses a field may allow more.
+var lossy = []string{"IPAMBlock", "IPAMHandle", "BlockAffinity"}
+
 // send writes o; sub is "" or "status".
 func (s *Store) send(ctx context.Context, verb, sub string, o api.Object) (*rawObject, error) {
 	body, err := api.Encode(o)
@@ -182,6 +187,9 @@ func (s *Store) send(ctx context.Context, verb, sub string, o api.Object) (*rawO
 		return nil, err
 	}
 	r := s.request(s.stored(o.GetKind()), verb, o.GetNamespace()).Param("fieldManager", "tortie").Body(body)
+	if !slices.Contains(lossy, o.GetKind()) {
+		r = r.Param("fieldValidation", metav1.FieldValidationStrict)
+	}
 	if verb == "PUT" {
 		r = r.Name(o.GetName())
 	}
