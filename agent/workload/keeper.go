@@ -258,8 +258,9 @@ func (k *Keeper) keep(ctx context.Context, e ledger.Entry, pools []*api.IPPool) 
 		return err
 	}
 	addrs := inPools(e, pools)
+	wanted, _ := k.isShut(e.ID())
 	if len(addrs) == 0 || k.w.gone.has(e.ID()) ||
-		slices.ContainsFunc(k.shutFor(e.ID()), func(a netip.Addr) bool { return !slices.Contains(addrs, a) }) {
+		slices.ContainsFunc(wanted, func(a netip.Addr) bool { return !slices.Contains(addrs, a) }) {
 		return nil // if it is closed it stays so: nobody can say whose its addresses are now
 	}
 	if err := k.evict(ctx, e, addrs); err != nil {
@@ -311,19 +312,21 @@ func (k *Keeper) evict(ctx context.Context, e ledger.Entry, addrs []netip.Addr) 
 // close closes a workload of whose addresses addrs one is another one's, also for agents to come. The caller holds its lock.
 func (k *Keeper) close(ctx context.Context, e ledger.Entry, addrs []netip.Addr) error {
 	const why = "its address is another one's by now"
-	if k.shutFor(e.ID()) == nil {
-		k.w.o.Log.Error("a workload's address is another one's by now: it is closed; delete it to have it made anew", "endpoint", e.Namespace+"/"+e.Name,
-			"addresses", addrs)
-		if err := k.w.closed(ctx, e, why); err != nil {
-			return err
-		}
-		k.mu.Lock()
-		k.shut[e.ID()] = addrs
-		k.mu.Unlock()
-	}
-	if e.Closed != "" {
+	_, was := k.isShut(e.ID())
+	if e.Closed != "" && was {
 		return nil
 	}
+	if !was {
+		k.w.o.Log.Error("a workload's address is another one's by now: it is closed; delete it to have it made anew", "endpoint", e.Namespace+"/"+e.Name,
+			"addresses", addrs)
+	}
+	// Again, if only the ledger does not know yet: another attach may have let it in meanwhile.
+	if err := k.w.closed(ctx, e, why); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	k.shut[e.ID()] = addrs
+	k.mu.Unlock()
 	e.Closed, e.ClosedFor = why, addrs
 	return k.w.o.Ledger.Put(e)
 }
@@ -332,7 +335,7 @@ func (k *Keeper) close(ctx context.Context, e ledger.Entry, addrs []netip.Addr) 
 func (k *Keeper) open(ctx context.Context, e ledger.Entry) error {
 	wasClosed := e.Closed != ""
 	e.Closed, e.ClosedFor = "", nil
-	if k.shutFor(e.ID()) != nil {
+	if _, was := k.isShut(e.ID()); was {
 		if _, err := k.w.o.Graph.Attached(ctx, e.ID(), graphEntry(e)); err != nil {
 			return err
 		}
@@ -346,9 +349,10 @@ func (k *Keeper) open(ctx context.Context, e ledger.Entry) error {
 	return k.w.o.Ledger.Put(e)
 }
 
-// shutFor is what a workload has to hold again that is closed; nil if it is not.
-func (k *Keeper) shutFor(id drivers.EndpointID) []netip.Addr {
+// isShut says whether the graph has closed a workload, and what it has to hold again then.
+func (k *Keeper) isShut(id drivers.EndpointID) (addrs []netip.Addr, is bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.shut[id]
+	addrs, is = k.shut[id]
+	return addrs, is
 }

@@ -375,6 +375,14 @@ func TestKeeperOpensAfterAFullDisk(t *testing.T) {
 			if !h.settle(k) || len(h.attached) != 0 {
 				t.Error("it is not closed")
 			}
+			// another attach may find no trace of that
+			if _, err := w.o.Graph.Attached(t.Context(), endpointID("s1"), &calcgraph.LedgerEntry{}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(keepInterval)
+			if !h.later(k) || len(h.attached) != 0 {
+				t.Error("it stays open")
+			}
 			if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
 				t.Fatal(err)
 			}
