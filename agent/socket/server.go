@@ -218,6 +218,9 @@ func (s *Server) read(ctx context.Context, c *net.UnixConn, to chan<- message) {
 	for ctx.Err() == nil {
 		var m message
 		m.req, m.file, m.err = agentapi.ReadRequest(c, patience)
+		if m.err != nil && ctx.Err() != nil {
+			return // the agent stops: the client finds that out, and asks the next one
+		}
 		if m.err != nil && !errors.Is(m.err, agentapi.ErrFrame) && !errors.Is(m.err, os.ErrDeadlineExceeded) {
 			if !errors.Is(m.err, io.EOF) && !errors.Is(m.err, io.ErrUnexpectedEOF) {
 				s.o.Log.Debug("reading from a client", "err", m.err)

@@ -334,6 +334,41 @@ func TestStopCancels(t *testing.T) {
 	}
 }
 
+// TestStopAnswersNothingUnasked: who has connected, and whose request has not been read when the agent stops, gets no answer: an
+// answer is final, but the next agent serves who gets none.
+func TestStopAnswersNothingUnasked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	s, err := Listen(Options{Path: path, Handler: &desk{}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(ctx) }()
+	var conns []*net.UnixConn
+	for range 64 {
+		c := dial(t, path)
+		conns = append(conns, c)
+		var got agentapi.Response
+		if err := agentapi.WriteRequest(c, agentapi.Request{Version: agentapi.Version, Verb: agentapi.VerbList}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := agentapi.ReadFrame(c, &got, agentapi.MaxResponse); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	for i, c := range conns {
+		var got agentapi.Response
+		if err := agentapi.ReadFrame(c, &got, agentapi.MaxResponse); !errors.Is(err, io.EOF) {
+			t.Fatalf("connection %d: %v, %+v", i, err, got.Error)
+		}
+	}
+}
+
 // TestGarbage has many clients send nonsense, hang up in the middle, and send nothing, while others are served.
 func TestGarbage(t *testing.T) {
 	d := &desk{attach: func(context.Context, agentapi.AttachRequest, *os.File) error { return nil }}
