@@ -59,6 +59,7 @@ func TestAPIServerDownForLong(t *testing.T) {
 
 	cut("-D")
 	cleared = true
+	led(s.Cluster)
 	s.Denied(s.Client.Inside, s.Server.Server()) // what was missed
 	s.Only("only-clients", bedtest.IsServer, bedtest.IsClient)
 	s.In("delete", "networkpolicy", "nobody")

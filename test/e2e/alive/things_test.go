@@ -28,6 +28,19 @@ func up(c *bedtest.Cluster) {
 	c.Testbed(append([]string{"up"}, strings.Fields(c.UpOptions())...)...)
 }
 
+// led waits until kube-proxy leads nodes to the API server: one that ends takes itself out of the service's endpoints, and
+// kube-proxy, which looks for it with pauses of up to a minute, refuses connections until it has heard of it again.
+func led(c *bedtest.Cluster) {
+	c.Helper()
+	to := field(c, "{.spec.clusterIP}", "service", "kubernetes", "-n", "default")
+	for _, node := range []string{"node1", "node2"} {
+		eventually(c, 180*time.Second, "a way from "+node+" to the service of the API server", func() bool {
+			_, err := c.Bed.Exec(context.Background(), node, "bash", "-c", "exec 3<>/dev/tcp/"+to+"/443")
+			return err == nil
+		})
+	}
+}
+
 // stop ends daemons of a machine.
 func stop(c *bedtest.Cluster, machine string, daemons ...string) {
 	c.Helper()

@@ -37,6 +37,7 @@ func TestTokensRefused(t *testing.T) {
 	stop(s.Cluster, "hub", "kube-controller-manager", "kube-apiserver")
 	newKey(t, filepath.Join(s.Bed.State(), "run/pki"))
 	up(s.Cluster)
+	led(s.Cluster)
 	for _, node := range []string{"node1", "node2"} {
 		eventually(s.Cluster, 60*time.Second, "the agent of "+node+" to say that it is refused", func() bool {
 			said := readiness(s.Cluster, node)
