@@ -65,9 +65,7 @@ func restored(t *testing.T) (h *host, w *Workloads, k *Keeper, addr string) {
 	if h.look(k) {
 		t.Error("something is to be done though all is well")
 	}
-	if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("s1", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
-		t.Fatal(err)
-	}
+	h.free("s1")
 	return h, w, k, got.Addresses[0].String()
 }
 
@@ -138,9 +136,7 @@ func TestKeepsAddressOfPools(t *testing.T) {
 		if h.look(k) {
 			t.Error("something is to be done though all is well")
 		}
-		if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("s1", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
-			t.Fatal(err)
-		}
+		h.free("s1")
 		if h.settle(k) {
 			t.Error("something is left")
 		}
@@ -192,6 +188,14 @@ func TestKeepsNoAddressOfANeighbour(t *testing.T) {
 	})
 }
 
+// free takes the addresses of a sandbox back.
+func (h *host) free(sandbox string) {
+	h.t.Helper()
+	if _, err := newPools(h.store, true).Release(h.t.Context(), ipam.HandleOf(sandbox, "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // hold gives an address to another pod.
 func (h *host) hold(addr, pod, node string) {
 	h.t.Helper()
@@ -229,9 +233,7 @@ func TestAddressOfAnother(t *testing.T) {
 		if !h.settle(k) || len(h.attached) != 0 {
 			t.Error("a new agent opens it")
 		}
-		if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
-			t.Fatal(err)
-		}
+		h.free("thief")
 		w.o.Addresses = newPools(h.store, true) // that has read the block since
 		time.Sleep(keepInterval)
 		if h.later(k) || len(h.attached) != 1 || !slices.Equal(h.attached[endpointID("s1")].Addrs, addrs(addr)) {
@@ -261,10 +263,7 @@ func TestChainedAddressOfAnother(t *testing.T) {
 		if h.look(k) {
 			t.Error("something is to be done though all is well")
 		}
-		give := newPools(h.store, true)
-		if _, err := give.Release(t.Context(), ipam.HandleOf("s1", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
-			t.Fatal(err)
-		}
+		h.free("s1")
 		h.hold(addr, "thief", "node2")
 		if !h.settle(k) {
 			t.Error("nothing is left to do")
@@ -279,9 +278,7 @@ func TestChainedAddressOfAnother(t *testing.T) {
 		if left || again || !slices.Equal(plane.log, []string{"renew", "cut"}) {
 			t.Errorf("what is established is not cut once it is denied: %v", plane.log)
 		}
-		if _, err := give.Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
-			t.Fatal(err)
-		}
+		h.free("thief")
 		w.o.Addresses = newPools(h.store, true) // that has read the block since
 		time.Sleep(keepInterval)
 		if left := h.later(k); left || h.attached[endpointID("s1")].Closed != "" {
@@ -348,9 +345,7 @@ func TestKeeperTellsAgain(t *testing.T) {
 		if h.look(k); len(h.attached) != 0 {
 			t.Error("the pod is not closed, though the graph can be told")
 		}
-		if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
-			t.Fatal(err)
-		}
+		h.free("thief")
 		w.o.Addresses = newPools(h.store, true) // that has read the block since
 		g.err = context.DeadlineExceeded
 		time.Sleep(keepInterval)
@@ -383,9 +378,7 @@ func TestKeeperOpensAfterAFullDisk(t *testing.T) {
 			if !h.later(k) || len(h.attached) != 0 {
 				t.Error("it stays open")
 			}
-			if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf("thief", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
-				t.Fatal(err)
-			}
+			h.free("thief")
 			if own {
 				h.hold(addr, "s1", "node1")
 				h.tell(k)
@@ -417,9 +410,7 @@ func TestKeeperClosesAgain(t *testing.T) {
 		h, w, k, addr := restored(t)
 		release := func(handle string) {
 			t.Helper()
-			if _, err := newPools(h.store, true).Release(t.Context(), ipam.HandleOf(handle, "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
-				t.Fatal(err)
-			}
+			h.free(handle)
 			w.o.Addresses = newPools(h.store, true) // that has read the block since
 			time.Sleep(keepInterval)
 		}
@@ -449,10 +440,7 @@ func TestClosedUntilAllIsHeld(t *testing.T) {
 			if _, err := h.ask(w, agentapi.AttachRequest{Sandbox: "s1", Workload: db0(), Addresses: addrs("10.65.0.7", "fd65::7")}); err != nil {
 				t.Fatal(err)
 			}
-			give := newPools(h.store, true)
-			if _, err := give.Release(t.Context(), ipam.HandleOf("s1", "eth0"), ipam.ReleaseOptions{Everywhere: true}); err != nil {
-				t.Fatal(err)
-			}
+			h.free("s1")
 			h.hold("10.65.0.7", "thief", "node2")
 			k := NewKeeper(w)
 			if !h.settle(k) || len(h.attached) != 0 {
