@@ -206,17 +206,33 @@ func (h *host) hold(addr, pod, node string) {
 	}
 }
 
+// stolen is restored, whose address another node's pod has by now, and whose disk may be full: it is closed.
+func stolen(t *testing.T, full bool) (h *host, w *Workloads, k *Keeper, addr string) {
+	t.Helper()
+	h, w, k, addr = restored(t)
+	h.hold(addr, "thief", "node2")
+	h.full = full
+	if !h.settle(k) {
+		t.Error("nothing is left to do")
+	}
+	if len(h.attached) != 0 {
+		t.Error("the pod is open, though its address is another one's")
+	}
+	return h, w, k, addr
+}
+
+// release takes the addresses of a sandbox back, and waits for the time of the next look.
+func (h *host) release(w *Workloads, sandbox string) {
+	h.t.Helper()
+	h.free(sandbox)
+	w.o.Addresses = newPools(h.store, true) // that has read the block since
+	time.Sleep(keepInterval)
+}
+
 // Somebody on another node has the address by now: who has the old one would be taken for that one.
 func TestAddressOfAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, w, k, addr := restored(t)
-		h.hold(addr, "thief", "node2")
-		if !h.settle(k) {
-			t.Error("nothing is left to do")
-		}
-		if len(h.attached) != 0 {
-			t.Error("the pod is open, though its address is another one's")
-		}
+		h, w, k, addr := stolen(t, false)
 		if got := h.ownersOf()[addr]; got.Pod != "thief" {
 			t.Errorf("%s is held by %+v", addr, got)
 		}
@@ -233,9 +249,7 @@ func TestAddressOfAnother(t *testing.T) {
 		if !h.settle(k) || len(h.attached) != 0 {
 			t.Error("a new agent opens it")
 		}
-		h.free("thief")
-		w.o.Addresses = newPools(h.store, true) // that has read the block since
-		time.Sleep(keepInterval)
+		h.release(w, "thief")
 		if h.later(k) || len(h.attached) != 1 || !slices.Equal(h.attached[endpointID("s1")].Addrs, addrs(addr)) {
 			t.Error("the pod is not open again, though it has its address")
 		}
@@ -278,9 +292,7 @@ func TestChainedAddressOfAnother(t *testing.T) {
 		if left || again || !slices.Equal(plane.log, []string{"renew", "cut"}) {
 			t.Errorf("what is established is not cut once it is denied: %v", plane.log)
 		}
-		h.free("thief")
-		w.o.Addresses = newPools(h.store, true) // that has read the block since
-		time.Sleep(keepInterval)
+		h.release(w, "thief")
 		if left := h.later(k); left || h.attached[endpointID("s1")].Closed != "" {
 			t.Errorf("the graph has %+v, though it has its address", h.attached[endpointID("s1")])
 		}
@@ -303,12 +315,7 @@ func (r *refusing) Attached(ctx context.Context, id drivers.EndpointID, e *calcg
 // TestKeeperOnAFullDisk: a workload is closed, though that can't be written down, and it is written when there is room.
 func TestKeeperOnAFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, w, k, addr := restored(t)
-		h.hold(addr, "thief", "node2")
-		h.full = true
-		if !h.settle(k) || len(h.attached) != 0 {
-			t.Error("it is not closed")
-		}
+		h, w, k, _ := stolen(t, true)
 		h.full = false
 		if e, _ := w.o.Ledger.Get(endpointID("s1")); e.Closed != "" {
 			t.Errorf("written on a full disk: %+v", e)
@@ -345,10 +352,8 @@ func TestKeeperTellsAgain(t *testing.T) {
 		if h.look(k); len(h.attached) != 0 {
 			t.Error("the pod is not closed, though the graph can be told")
 		}
-		h.free("thief")
-		w.o.Addresses = newPools(h.store, true) // that has read the block since
 		g.err = context.DeadlineExceeded
-		time.Sleep(keepInterval)
+		h.release(w, "thief")
 		if !h.later(k) {
 			t.Error("nothing is left to do")
 		}
@@ -364,12 +369,7 @@ func TestKeeperTellsAgain(t *testing.T) {
 func TestKeeperOpensAfterAFullDisk(t *testing.T) {
 	for _, own := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			h, w, k, addr := restored(t)
-			h.hold(addr, "thief", "node2")
-			h.full = true
-			if !h.settle(k) || len(h.attached) != 0 {
-				t.Error("it is not closed")
-			}
+			h, w, k, addr := stolen(t, true)
 			// another attach may find no trace of that
 			if _, err := w.o.Graph.Attached(t.Context(), endpointID("s1"), &calcgraph.LedgerEntry{}); err != nil {
 				t.Fatal(err)
@@ -378,13 +378,11 @@ func TestKeeperOpensAfterAFullDisk(t *testing.T) {
 			if !h.later(k) || len(h.attached) != 0 {
 				t.Error("it stays open")
 			}
-			h.free("thief")
+			h.release(w, "thief")
 			if own {
 				h.hold(addr, "s1", "node1")
 				h.tell(k)
 			}
-			w.o.Addresses = newPools(h.store, true) // that has read the block since
-			time.Sleep(keepInterval)
 			if h.later(k) || len(h.attached) != 1 {
 				t.Error("it is not open again")
 			}
@@ -407,23 +405,13 @@ func TestKeepsNothingOfTheGone(t *testing.T) {
 // TestKeeperClosesAgain: who could not write down that it is open closes it again if it has to.
 func TestKeeperClosesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, w, k, addr := restored(t)
-		release := func(handle string) {
-			t.Helper()
-			h.free(handle)
-			w.o.Addresses = newPools(h.store, true) // that has read the block since
-			time.Sleep(keepInterval)
-		}
-		h.hold(addr, "thief", "node2")
-		if !h.settle(k) || len(h.attached) != 0 {
-			t.Error("it is not closed")
-		}
+		h, w, k, addr := stolen(t, false)
 		h.full = true
-		release("thief")
+		h.release(w, "thief")
 		if !h.later(k) || len(h.attached) != 1 {
 			t.Error("it is not open again, and to be written down")
 		}
-		release("s1")
+		h.release(w, "s1")
 		h.hold(addr, "thief", "node2")
 		if !h.later(k) || len(h.attached) != 0 {
 			t.Error("it is open, though its address is another one's again")
