@@ -9,6 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,11 +99,20 @@ func TestUninstall(t *testing.T) {
 		return nil
 	})
 	const crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-	for _, o := range parts(t) {
-		if o.Kind == "CustomResourceDefinition" {
-			if err := c.do(http.MethodDelete, crds+"/"+o.Name, nil, http.StatusOK); err != nil {
-				t.Error(err)
-			}
+	kinds := slices.DeleteFunc(parts(t), func(o object) bool { return o.Kind != "CustomResourceDefinition" })
+	// In a cluster the garbage collector of Kubernetes watches all kinds. A kind that nobody has ever listed may not go before
+	// the API server looks at all kinds again, in five minutes: "storage is (re)initializing", says its finalizer, whose next
+	// try then meets its own write.
+	for _, o := range kinds {
+		plural, group, _ := strings.Cut(o.Name, ".")
+		eventually(t, o.Name+" is listed", func() error {
+			var list struct{ Items []object }
+			return c.get("/apis/"+group+"/v3/"+plural, &list)
+		})
+	}
+	for _, o := range kinds {
+		if err := c.do(http.MethodDelete, crds+"/"+o.Name, nil, http.StatusOK); err != nil {
+			t.Error(err)
 		}
 	}
 	eventually(t, "the kinds are gone", func() error {
