@@ -232,7 +232,7 @@ func (h *host) release(w *Workloads, sandbox string) {
 // Somebody on another node has the address by now: who has the old one would be taken for that one.
 func TestAddressOfAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, w, k, addr := stolen(t, false)
+		h, w, _, addr := stolen(t, false)
 		if got := h.ownersOf()[addr]; got.Pod != "thief" {
 			t.Errorf("%s is held by %+v", addr, got)
 		}
@@ -242,7 +242,7 @@ func TestAddressOfAnother(t *testing.T) {
 			t.Errorf("attached again: %v, graph %v", err, h.attached)
 		}
 		w = h.begin()
-		k = NewKeeper(w)
+		k := NewKeeper(w)
 		if len(h.attached) != 0 {
 			t.Error("a new agent opens it before it has looked")
 		}
